@@ -1,0 +1,24 @@
+# `make run` scores an archive, `make test` proves that it works: neither needs more than Python 3.11+ and make.
+PYTHON ?= python3
+TORCH  := torch==2.13.0
+BIN    := .venv/bin
+
+.PHONY: install run test lint
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml setup.py models/kernel.cpp
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH) --editable '.[dev]'
+	touch $@
+
+run: install
+	$(BIN)/ecgbatch run $(ARCHIVE)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

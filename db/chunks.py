@@ -1,0 +1,271 @@
+"""Chunks on their way through Redis and the workers: queued, claimed, stored, found again when lost."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from db.engine import now
+from db.jobs import OPEN, finish_if_complete, insert_new, recount
+from db.schema import (
+    ChunkState,
+    JobState,
+    Priority,
+    archives,
+    chunks,
+    failures,
+    job_items,
+    jobs,
+    models,
+    predictions,
+    recordings,
+)
+
+IN_TRANSIT = timedelta(seconds=20)
+"""A chunk that left the queue and is not claimed after this long counts as lost on the way."""
+
+RECONCILE_LOCK = 0x0ECC
+"""The PostgreSQL lock under which lost work is given back."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recording in a message: `path` relative to the archive's root, age in years, sex 0 or 1."""
+
+    id: int
+    path: str
+    age: float | None
+    sex: int | None
+
+
+@dataclass(frozen=True)
+class WaitingChunk:
+    """What a worker must know to score a chunk; `chunks` is how many the job has."""
+
+    job_id: int
+    number: int
+    chunks: int
+    model: str
+    root: str
+    records: list[Record]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a chunk: `attempt` counts from 1, `ended` are the recordings with an end."""
+
+    job_id: int
+    number: int
+    model_id: int
+    worker: str
+    attempt: int
+    ended: frozenset[int]
+
+
+class LeaseLost(Exception):
+    """Another worker has the chunk now, or its job was cancelled: nothing more is to be written."""
+
+
+def take_pending(connection: Connection, priority: Priority, room: int) -> list[WaitingChunk]:
+    """Marks up to `room` pending chunks as queued, shared evenly among the jobs, and returns them."""
+    present = now(connection)
+    taken = [
+        key for key in _fair_choice(connection, priority, room) if connection.execute(_queue(*key, present)).rowcount
+    ]
+    return _load(connection, taken)
+
+
+def _queue(job_id: int, number: int, present: datetime) -> sa.Update:
+    pending = chunks.update().where(
+        chunks.c.job_id == job_id, chunks.c.number == number, chunks.c.state == ChunkState.PENDING
+    )
+    return pending.values(state=ChunkState.QUEUED, queued_at=present)
+
+
+def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[tuple[int, int]]:
+    """The next chunks (job, number): always of the job that has the fewest queued or running."""
+    open_jobs = sa.select(jobs.c.id).where(jobs.c.state.in_(OPEN), jobs.c.priority == priority)
+    waiting: dict[int, list[int]] = {}
+    for job_id in connection.execute(open_jobs.order_by(jobs.c.id)).scalars():
+        pending = sa.select(chunks.c.number).where(chunks.c.job_id == job_id, chunks.c.state == ChunkState.PENDING)
+        numbers = connection.execute(pending.order_by(chunks.c.number).limit(room)).scalars()
+        waiting[job_id] = list(numbers)[::-1]
+    under_way = sa.select(chunks.c.job_id, sa.func.count()).where(
+        chunks.c.state.in_((ChunkState.QUEUED, ChunkState.RUNNING)), chunks.c.job_id.in_(list(waiting))
+    )
+    load: Counter[int] = Counter(dict(connection.execute(under_way.group_by(chunks.c.job_id)).all()))
+    choice: list[tuple[int, int]] = []
+    while len(choice) < room and any(waiting.values()):
+        job_id = min((job for job, numbers in waiting.items() if numbers), key=lambda job: load[job])
+        load[job_id] += 1
+        choice.append((job_id, waiting[job_id].pop()))
+    return choice
+
+
+def _load(connection: Connection, keys: Sequence[tuple[int, int]]) -> list[WaitingChunk]:
+    """The chunks (job, number) with their records, in the order of their paths' first enqueueing."""
+    numbers: dict[int, list[int]] = {}
+    for job_id, number in keys:
+        numbers.setdefault(job_id, []).append(number)
+    found: dict[tuple[int, int], WaitingChunk] = {}
+    for job_id, of_job in numbers.items():
+        count = sa.select(sa.func.count()).where(chunks.c.job_id == job_id).scalar_subquery()
+        about = sa.select(models.c.fingerprint, archives.c.root, count).select_from(jobs).where(jobs.c.id == job_id)
+        about = about.join(models, models.c.id == jobs.c.model_id).join(archives, archives.c.id == jobs.c.archive_id)
+        fingerprint, root, total = connection.execute(about).one()
+        for number in of_job:
+            found[job_id, number] = WaitingChunk(job_id, number, total, fingerprint, root, [])
+        items = sa.select(job_items.c.chunk, *(recordings.c[name] for name in ("id", "path", "age", "sex")))
+        items = items.join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
+        items = items.where(job_items.c.job_id == job_id, job_items.c.chunk.in_(of_job)).order_by(recordings.c.id)
+        for number, *record in connection.execute(items):
+            found[job_id, number].records.append(Record(*record))
+    return [found[key] for key in keys]
+
+
+def claim(
+    connection: Connection,
+    job_id: int,
+    number: int,
+    worker: str,
+    task_id: str,
+    lease: timedelta,
+) -> Claim | None:
+    """Takes the chunk for `worker`, counting the attempt; None when it is done, cancelled or another's."""
+    present = now(connection)
+    free = chunks.c.state.in_((ChunkState.PENDING, ChunkState.QUEUED)) | (
+        (chunks.c.state == ChunkState.RUNNING) & ((chunks.c.lease_until < present) | (chunks.c.worker == worker))
+    )
+    open_job = sa.exists().where(jobs.c.id == job_id, jobs.c.state.in_(OPEN))
+    take = chunks.update().where(chunks.c.job_id == job_id, chunks.c.number == number, free, open_job)
+    take = take.values(
+        state=ChunkState.RUNNING,
+        attempts=chunks.c.attempts + 1,
+        lease_until=present + lease,
+        worker=worker,
+        task_id=task_id,
+    )
+    attempt = connection.execute(take.returning(chunks.c.attempts)).scalar()
+    if attempt is None:
+        return None
+    connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=present))
+    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
+    ended = frozenset(_ended(connection, job_id, number, model_id))
+    return Claim(job_id, number, model_id, worker, attempt, ended)
+
+
+def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> set[int]:
+    items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == job_id, job_items.c.chunk == number)
+    scored = items.join(predictions, predictions.c.recording_id == job_items.c.recording_id)
+    failed = items.join(failures, failures.c.recording_id == job_items.c.recording_id)
+    return {
+        *connection.execute(scored.where(predictions.c.model_id == model_id)).scalars(),
+        *connection.execute(failed.where(failures.c.job_id == job_id)).scalars(),
+    }
+
+
+def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
+    """Makes the lease run from now; raises LeaseLost. Holds the chunk's row until the transaction ends."""
+    present = now(connection)
+    open_job = sa.exists().where(jobs.c.id == claim.job_id, jobs.c.state.in_(OPEN))
+    mine = _held(claim).where(open_job).values(lease_until=present + lease)
+    if connection.execute(mine).rowcount == 0:
+        raise LeaseLost
+
+
+def _held(claim: Claim) -> sa.Update:
+    return chunks.update().where(
+        chunks.c.job_id == claim.job_id,
+        chunks.c.number == claim.number,
+        chunks.c.state == ChunkState.RUNNING,
+        chunks.c.worker == claim.worker,
+    )
+
+
+def store(
+    connection: Connection,
+    claim: Claim,
+    scored: Sequence[dict[str, Any]],
+    failed: Sequence[dict[str, Any]],
+    lease: timedelta,
+) -> None:
+    """Writes the ends of a batch's records with the renewed lease, and the chunk's end if they are the last.
+
+    Rows of `scored` are those of `predictions` without job, model, worker and time, rows of `failed` those
+    of `failures` without job and time. Raises LeaseLost, with nothing written.
+    """
+    renew(connection, claim, lease)
+    present = now(connection)
+    by_whom = dict(model_id=claim.model_id, job_id=claim.job_id, worker=claim.worker, scored_at=present)
+    insert_new(connection, predictions, [row | by_whom for row in scored])
+    _supersede_failures(connection, claim.model_id, [row["recording_id"] for row in scored])
+    known = predictions.select().where(predictions.c.model_id == claim.model_id)
+    known = known.where(predictions.c.recording_id.in_([row["recording_id"] for row in failed]))
+    scored_meanwhile = set(connection.execute(known).scalars()) if failed else set()
+    rows = [row for row in failed if row["recording_id"] not in scored_meanwhile]
+    insert_new(connection, failures, [dict(row, job_id=claim.job_id, failed_at=present) for row in rows])
+    if recount(connection, claim.job_id, [claim.number]):
+        finish_if_complete(connection, claim.job_id)
+
+
+def _supersede_failures(connection: Connection, model_id: int, recording_ids: list[int]) -> None:
+    """Removes what earlier jobs of the model could not score and this one did."""
+    failed = (failures.c.job_id == jobs.c.id) & (failures.c.recording_id.in_(recording_ids))
+    item = (job_items.c.job_id == failures.c.job_id) & (job_items.c.recording_id == failures.c.recording_id)
+    earlier = sa.select(failures.c.job_id, failures.c.recording_id, job_items.c.chunk)
+    earlier = earlier.join_from(failures, jobs, failed).join(job_items, item).where(jobs.c.model_id == model_id)
+    for job_id, recording_id, number in connection.execute(earlier).all():
+        this = (failures.c.job_id == job_id) & (failures.c.recording_id == recording_id)
+        connection.execute(failures.delete().where(this))
+        recount(connection, job_id, [number])
+
+
+def release(connection: Connection, job_id: int, number: int, task_id: str) -> None:
+    """Gives back a chunk that a task holds, for another attempt."""
+    held = (chunks.c.job_id == job_id) & (chunks.c.number == number) & (chunks.c.task_id == task_id)
+    running = chunks.update().where(held, chunks.c.state == ChunkState.RUNNING)
+    connection.execute(running.values(state=ChunkState.PENDING, lease_until=None))
+
+
+def give_back_lost(connection: Connection, waiting: dict[Priority, int]) -> int:
+    """Makes pending again what was lost on the way and ends what is complete; returns how many chunks.
+
+    `waiting` are the messages in Redis by priority. One process at a time does it.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(RECONCILE_LOCK)))
+    lost = _expire_leases(connection)
+    lost += sum(_requeue_lost(connection, priority, messages) for priority, messages in waiting.items())
+    for job_id in connection.execute(sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING)).scalars().all():
+        finish_if_complete(connection, job_id)
+    return lost
+
+
+def _expire_leases(connection: Connection) -> int:
+    """Gives back the chunks whose workers have been silent too long."""
+    expired = chunks.update().where(chunks.c.state == ChunkState.RUNNING, chunks.c.lease_until < now(connection))
+    return connection.execute(expired.values(state=ChunkState.PENDING, lease_until=None)).rowcount
+
+
+def _requeue_lost(connection: Connection, priority: Priority, waiting: int) -> int:
+    """Gives back the chunks that are queued in SQL but no longer among the `waiting` messages in Redis.
+
+    The queue is first in, first out, so the oldest are those that are gone.
+    """
+    queued = chunks.join(jobs, jobs.c.id == chunks.c.job_id)
+    here = (chunks.c.state == ChunkState.QUEUED) & (jobs.c.priority == priority)
+    total = connection.execute(sa.select(sa.func.count()).select_from(queued).where(here)).scalar_one()
+    if total <= waiting:
+        return 0
+    oldest = sa.select(chunks.c.job_id, chunks.c.number, chunks.c.queued_at).select_from(queued).where(here)
+    oldest = oldest.order_by(chunks.c.queued_at).limit(total - waiting)
+    before = now(connection) - IN_TRANSIT
+    lost = [(job_id, number) for job_id, number, queued_at in connection.execute(oldest) if queued_at < before]
+    back = chunks.update().where(
+        sa.tuple_(chunks.c.job_id, chunks.c.number).in_(lost), chunks.c.state == ChunkState.QUEUED
+    )
+    return connection.execute(back.values(state=ChunkState.PENDING)).rowcount

@@ -1,0 +1,129 @@
+"""Connections to the SQL database: SQLite with several writers, or PostgreSQL."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from settings import EcgbatchError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 10
+"""How long a statement waits for another SQLite writer before it counts as an outage."""
+
+
+class Database:
+    """The SQL database of a URL. With `patience`, transactions outlast an outage of that many seconds."""
+
+    def __init__(self, url: str, patience: float = 0) -> None:
+        self.patience = patience
+        try:
+            self.url = make_url(url)
+            if self.url.drivername == "postgresql":
+                self.url = self.url.set(drivername="postgresql+psycopg")
+            self.engine = _engine(self.url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise EcgbatchError(
+                f"ECGBATCH_DATABASE_URL {url!r} cannot be used ({first_line(error)}); "
+                "give sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (needs ecgbatch[postgresql])"
+            ) from None
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work` in a write transaction, again after a passing fault: it must bear being repeated.
+
+        Raises EcgbatchError when the database cannot be reached or written within `patience` seconds.
+        """
+        give_up = time.monotonic() + self.patience
+        pause = 0.1
+        while True:
+            try:
+                with self.engine.begin() as connection:
+                    return work(connection, *args, **kwargs)
+            except DBAPIError as error:
+                if not _passing(error):
+                    raise
+                if time.monotonic() + pause > give_up and not _conflict(error):
+                    raise self._unreachable(error) from None
+                log.warning("database %s: %s; trying again in %.1f s", self, first_line(error), pause)
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection whose transaction writes nothing and blocks no writer."""
+        reader = self.engine.execution_options(ecgbatch_reads=True)
+        try:
+            with reader.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            if not _passing(error):
+                raise
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: DBAPIError) -> EcgbatchError:
+        return EcgbatchError(
+            f"cannot use the database {self}: {first_line(error)}; see that it is running and writable, "
+            "or set ECGBATCH_DATABASE_URL"
+        )
+
+
+def now(connection: Connection) -> datetime:
+    """The present time by the one clock that all machines share: the database server's."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    present: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return present
+
+
+def _engine(url: sa.URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+    engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late: see _begin_sqlite
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that reads first and writes later fails when another has written in between."""
+    reads = connection.get_execution_options().get("ecgbatch_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _passing(error: DBAPIError) -> bool:
+    """True for a lost connection, a lock, a full disk; false for a wrong statement."""
+    return error.connection_invalidated or isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+
+
+def _conflict(error: DBAPIError) -> bool:
+    """True when PostgreSQL ended the transaction for the sake of another, which is through by now."""
+    return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what the driver says."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,72 @@
+"""Brings the database to the schema of this version; says when it is older or newer."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from db.engine import Database
+from settings import EcgbatchError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+ADVISORY_LOCK = 0x0ECB
+"""The PostgreSQL lock under which only one process migrates."""
+
+
+def newest_revision() -> str:
+    """The revision of this version of ecgbatch, from the files' names, which Alembic's chain follows."""
+    return sorted(path.name[:4] for path in MIGRATIONS.glob("versions/[0-9]*.py"))[-1]
+
+
+def current_revision(database: Database) -> str | None:
+    """The database's revision, None if it has no schema yet."""
+    with database.read() as connection:
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(database: Database) -> str:
+    """Migrates the database to this version's schema and returns the revision.
+
+    Raises EcgbatchError when the schema is newer than this version knows.
+    """
+    _refuse_newer(database, current_revision(database))
+    database.write(_migrate)
+    return newest_revision()
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def open_database(url: str, patience: float = 0) -> Database:
+    """The database of a URL at this version's schema: SQLite is migrated unasked, PostgreSQL never."""
+    database = Database(url, patience)
+    revision = current_revision(database)
+    _refuse_newer(database, revision)
+    if revision != newest_revision():
+        if not database.is_sqlite:
+            raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
+        upgrade(database)
+    return database
+
+
+def _refuse_newer(database: Database, revision: str | None) -> None:
+    if revision is not None and revision > newest_revision():
+        raise EcgbatchError(
+            f"the database {database} has schema {revision}, newer than this ecgbatch knows "
+            f"({newest_revision()}); install the newer ecgbatch"
+        )

@@ -1,0 +1,154 @@
+"""The tables as this version uses them. Migrations make them, and the views `results` and `job_progress`."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+
+class JobState(StrEnum):
+    """A job is `enqueueing` until all its records are in SQL, and `finished` when each has its end."""
+
+    ENQUEUEING = "enqueueing"
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class ChunkState(StrEnum):
+    """A chunk is `pending` in SQL alone, `queued` in Redis, `running` under a lease, then `done`."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Priority(StrEnum):
+    """Jobs of high priority go ahead of all others."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with its zone, always UTC; SQLite keeps it as text without the zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+metadata = sa.MetaData()
+BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+archives = sa.Table(
+    "archives",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("root", sa.Text, nullable=False, unique=True),
+)
+
+recordings = sa.Table(
+    "recordings",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("archive_id", BigId, sa.ForeignKey("archives.id"), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("age", sa.Float),
+    sa.Column("sex", sa.SmallInteger),
+    sa.UniqueConstraint("archive_id", "path"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("archive_id", BigId, sa.ForeignKey("archives.id"), nullable=False),
+    sa.Column("model_id", BigId, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("priority", sa.Text, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("started_at", UtcTime),
+    sa.Column("finished_at", UtcTime),
+)
+
+chunks = sa.Table(
+    "chunks",
+    metadata,
+    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("scored", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reused", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failed", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("queued_at", UtcTime),
+    sa.Column("lease_until", UtcTime),
+    sa.Column("worker", sa.Text),
+    sa.Column("task_id", sa.Text),
+    sa.Index("chunks_by_state", "state", "job_id", "number"),
+)
+
+job_items = sa.Table(
+    "job_items",
+    metadata,
+    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("recording_id", BigId, sa.ForeignKey("recordings.id"), primary_key=True),
+    sa.Column("chunk", sa.Integer, nullable=False),
+    sa.Index("job_items_by_chunk", "job_id", "chunk"),
+    sqlite_with_rowid=False,
+)
+
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("recording_id", BigId, sa.ForeignKey("recordings.id"), primary_key=True),
+    sa.Column("model_id", BigId, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("norm", sa.Float, nullable=False),
+    sa.Column("mi", sa.Float, nullable=False),
+    sa.Column("sttc", sa.Float, nullable=False),
+    sa.Column("cd", sa.Float, nullable=False),
+    sa.Column("hyp", sa.Float, nullable=False),
+    sa.Column("input_sha256", sa.Text, nullable=False),
+    sa.Column("flags", sa.Text, nullable=False),
+    sa.Column("scored_at", UtcTime, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+failures = sa.Table(
+    "failures",
+    metadata,
+    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("recording_id", BigId, sa.ForeignKey("recordings.id"), primary_key=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("failed_at", UtcTime, nullable=False),
+    sa.Index("failures_by_recording", "recording_id"),
+)

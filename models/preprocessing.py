@@ -1,0 +1,130 @@
+"""From a recording to what the network takes, as in its training: filters, normalisation, age and sex."""
+
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import SAMPLING_RATE
+from settings import EcgbatchError
+
+BANDPASS_ORDER = 3
+BANDPASS_HZ = (0.5, 40.0)
+NOTCH_HZ = 50.0
+NOTCH_Q = 30.0
+STD_EPS = 1e-8
+OVER_89 = 300.0
+"""What PTB-XL 1.0.3 writes for the age of those over 89."""
+OLDEST = 120.0
+
+PREPROCESSING: dict[str, Any] = {
+    "sampling_rate": SAMPLING_RATE,
+    "bandpass": {"kind": "butterworth", "order": BANDPASS_ORDER, "hz": list(BANDPASS_HZ), "zero_phase": True},
+    "notch": {"hz": NOTCH_HZ, "q": NOTCH_Q, "zero_phase": True},
+    "std_eps": STD_EPS,
+}
+"""What `clean` does, as a model's description holds it."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation, in mV, of all filtered training samples. Default: the published values."""
+
+    mean: float = -3.82649743530445e-05
+    std: float = 0.20817822780040054
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise EcgbatchError(f"a normalisation needs a mean and a standard deviation above zero, not {self}")
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MetadataFill:
+    """What stands in for a missing age (years) and sex. Default: the means over folds 1 to 8 of PTB-XL."""
+
+    age: float = 59.637
+    sex: float = 0.478
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class Metadata(NamedTuple):
+    """Age in years and sex (0 male, 1 female) as the network takes them, and what was filled in."""
+
+    values: tuple[float, float]
+    flags: tuple[str, ...]
+
+
+def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
+    """Filters and normalises: (B, T, leads) in mV at 100 Hz -> the same shape, as the network takes it.
+
+    Butterworth band-pass, then notch, both forwards and backwards, over all records and leads at once. T must be
+    above 21, the filters' padding; the filters need float64.
+    """
+    from scipy.signal import filtfilt
+
+    by_lead = np.ascontiguousarray(signals.transpose(0, 2, 1), dtype=np.float64)  # (B, leads, T)
+    for numerator, denominator in _filters():
+        by_lead = filtfilt(numerator, denominator, by_lead, axis=-1)
+    filtered = by_lead.transpose(0, 2, 1).astype(np.float32, order="C")
+    filtered -= np.float32(normalization.mean)
+    filtered /= np.float32(normalization.std + STD_EPS)
+    return filtered
+
+
+@cache
+def _filters() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    from scipy.signal import butter, iirnotch
+
+    bandpass = butter(BANDPASS_ORDER, BANDPASS_HZ, btype="bandpass", fs=SAMPLING_RATE)
+    # A notch at half the sampling rate is an odd thing to design, but it is what training used.
+    return [bandpass, iirnotch(NOTCH_HZ, NOTCH_Q, fs=SAMPLING_RATE)]
+
+
+def metadata(age: float | None, sex: float | None, fill: MetadataFill) -> Metadata:
+    """A record's age and sex as the network takes them; what is missing or cannot be is filled in and flagged."""
+    years, age_flags = _age(age, fill)
+    if sex in (0, 1):
+        return Metadata((years, float(sex)), age_flags)
+    return Metadata((years, fill.sex), (*age_flags, "sex_missing"))
+
+
+def _age(age: float | None, fill: MetadataFill) -> tuple[float, tuple[str, ...]]:
+    if age is None or math.isnan(age):
+        return fill.age, ("age_missing",)
+    if age == OVER_89:
+        return 90.0, ("age_over_89",)
+    if not 0 <= age <= OLDEST:
+        return fill.age, ("age_implausible",)
+    return float(age), ()
+
+
+def load_normalization(path: Path) -> Normalization:
+    """Reads `normalization_params.npz`: global_mean and global_std, in older files arr_0 and arr_1.
+
+    Raises EcgbatchError for a file that holds neither, or something else than two numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Normalization(*_mean_and_std(path, arrays))
+    except FileNotFoundError:
+        raise EcgbatchError(f"there is no file {path}") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError):
+        raise EcgbatchError(f"{path} is no .npz file of two numbers, as normalization_params.npz is") from None
+
+
+def _mean_and_std(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
+    for mean, std in (("global_mean", "global_std"), ("arr_0", "arr_1")):
+        if mean in arrays and std in arrays:
+            return arrays[mean].item(), arrays[std].item()
+    raise EcgbatchError(f"{path} holds neither global_mean and global_std nor arr_0 and arr_1")

@@ -1,0 +1,98 @@
+"""A model that stays in memory and scores batches of recordings."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import compiled, preprocessing
+from models.config import LABELS, LEADS, SAMPLES, NetworkConfig
+from models.registry import Model, Weights
+from settings import EcgbatchError
+
+Array = NDArray[np.float32]
+Network = Callable[[Array, Array], Array]
+KERNELS = ("auto", "compiled", "torch")
+DEVICES = ("cpu", "cuda")
+
+
+class Scorer:
+    """Scores records by one model.
+
+    `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. With the
+    compiled kernel torch is never imported. `batch_size` is the number of records at which a device scores fastest.
+    Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that were tampered with.
+    """
+
+    def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto") -> None:
+        self.model = model
+        self.device = device
+        self.kernel = choose_kernel(model.config, device, kernel)
+        self.batch_size = 256 if device == "cuda" else 32
+        make = _compiled_network if self.kernel == "compiled" else _torch_network
+        self._network: Network = make(model.weights(), model.config, device)
+        self._warm_up()
+
+    def clean(self, signals: NDArray[np.float64]) -> Array:
+        """(B, 1000, 12) in mV at 100 Hz -> filtered and normalised, as `score` takes it."""
+        return preprocessing.clean(signals, self.model.normalization)
+
+    def metadata(self, age: float | None, sex: float | None) -> preprocessing.Metadata:
+        """Age in years and sex (0 male, 1 female) as `score` takes them, and the flags of what was filled in."""
+        return preprocessing.metadata(age, sex, self.model.metadata_fill)
+
+    def score(self, cleaned: Array, metadata: Array) -> Array:
+        """(B, 1000, 12), (B, 2) -> probabilities (B, 5) in the order of LABELS."""
+        if len(cleaned) == 0:
+            return np.empty((0, len(LABELS)), np.float32)
+        parts = [
+            self._network(cleaned[start : start + self.batch_size], metadata[start : start + self.batch_size])
+            for start in range(0, len(cleaned), self.batch_size)
+        ]
+        probabilities = np.concatenate(parts)
+        if probabilities.shape != (len(cleaned), len(LABELS)):
+            raise EcgbatchError(f"the model gave {probabilities.shape} probabilities for {len(cleaned)} records")
+        return probabilities
+
+    def _warm_up(self) -> None:
+        example = np.random.default_rng(0).standard_normal((1, SAMPLES, len(LEADS)))
+        self.score(self.clean(example), np.array([[60.0, 0.0]], np.float32))
+
+
+def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
+    """The kernel to use, compiled or torch. Raises EcgbatchError for a combination that cannot be."""
+    if device not in DEVICES:
+        raise EcgbatchError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if kernel not in KERNELS:
+        raise EcgbatchError(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
+    if kernel == "compiled" and device != "cpu":
+        raise EcgbatchError("the compiled kernel runs on a CPU only: use kernel torch or auto")
+    if kernel != "auto":
+        return kernel
+    return "compiled" if device == "cpu" and compiled.available() and compiled.supports(config) else "torch"
+
+
+def _compiled_network(weights: Weights, config: NetworkConfig, device: str) -> Network:
+    return compiled.CompiledNetwork(weights, config)
+
+
+def _torch_network(weights: Weights, config: NetworkConfig, device: str) -> Network:
+    import torch
+
+    from models.network import ParallelXLSTM
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EcgbatchError("torch finds no CUDA device here: use device cpu")
+    if device == "cpu":
+        torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
+    network = ParallelXLSTM(config)
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    network.eval().to(device)
+
+    def score(signal: Array, metadata: Array) -> Array:
+        with torch.inference_mode():
+            on_device = torch.from_numpy(signal).to(device), torch.from_numpy(metadata).to(device)
+            probabilities: Array = network(*on_device).cpu().numpy()
+            return probabilities
+
+    return score

@@ -1,0 +1,63 @@
+"""How commands print rows: as an aligned table for people, as JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+BLOCK = 1000
+"""Rows aligned with each other; more would have to be held in memory before the first is seen."""
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = False) -> None:
+    """Prints rows as they come, however many there are."""
+    if as_json:
+        _print_json(columns, rows)
+        return
+    rows = iter(rows)
+    block: list[Sequence[Any]] = [columns]
+    block += islice(rows, BLOCK)
+    while block:
+        cells = [[_text(value) for value in row] for row in block]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        right = [all(isinstance(value, (int, float, type(None))) for value in c) for c in zip(*block[1:], strict=True)]
+        for row in cells:
+            aligned = zip(row, widths, right or [False] * len(row), strict=True)
+            print("  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in aligned).rstrip())
+        block = list(islice(rows, BLOCK))
+
+
+def print_mapping(values: Mapping[str, Any], as_json: bool = False) -> None:
+    """Prints one thing's properties, a line each."""
+    if as_json:
+        print(json.dumps(values, default=_text))
+        return
+    width = max(map(len, values))
+    for key, value in values.items():
+        print(f"{key.ljust(width)}  {_text(value)}")
+
+
+def remark(text: str) -> None:
+    """Says something beside the output proper, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """One array, one row a line, written as the rows come."""
+    separator = "[\n"
+    for row in rows:
+        print(separator + json.dumps(dict(zip(columns, row, strict=True)), default=_text), end="")
+        separator = ",\n"
+    print("[]" if separator == "[\n" else "\n]")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return str(value)

@@ -1,0 +1,53 @@
+"""Makes a job of an archive's records: streamed into SQL in chunks, published as fast as workers take them."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+from celery import Celery
+from sqlalchemy.engine import Connection
+
+from db import jobs
+from db.engine import Database
+from db.schema import Priority
+from models.registry import Model
+from producer.archive import ArchiveRecord
+from settings import Settings
+from worker.queue import fill_queues
+
+CHUNKS_PER_TRANSACTION = 16
+SMALLEST_CHUNK = 8
+"""Small archives and the end of large ones are cut finer, down to this, so that all workers end together."""
+
+
+def open_job(connection: Connection, root: Path, model: Model, priority: Priority) -> tuple[int, bool]:
+    """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
+    archive_id = jobs.register_archive(connection, root.name, str(root))
+    model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
+    return jobs.open_job(connection, archive_id, model_id, priority)
+
+
+def add_records(
+    database: Database,
+    app: Celery,
+    settings: Settings,
+    job_id: int,
+    records: Iterable[ArchiveRecord],
+    on_progress: Callable[[int], None],
+) -> int:
+    """Adds an archive's records to a job and returns how many were new to it.
+
+    Workers begin with the first while the last are still being listed. Memory does not grow with the
+    archive. Interrupted, the job is continued by the next call.
+    """
+    records = iter(records)
+    seen = added = 0
+    while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
+        rows = [(record.path, record.age, record.sex) for record in batch]
+        finest = max(SMALLEST_CHUNK, len(rows) // CHUNKS_PER_TRANSACTION)
+        added += database.write(jobs.add_records, job_id, rows, min(finest, settings.chunk_size))
+        fill_queues(database, app, settings.queue_chunks)
+        seen += len(batch)
+        on_progress(seen)
+    database.write(jobs.all_enqueued, job_id)
+    return added

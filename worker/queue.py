@@ -1,0 +1,63 @@
+"""Carries chunks from SQL into Redis, a few at a time, and finds those that were lost on the way."""
+
+from dataclasses import asdict
+from typing import Any
+
+from celery import Celery
+
+from db import chunks
+from db.chunks import Record, WaitingChunk
+from db.engine import Database
+from worker.app import QUEUES, TASK
+
+
+def to_message(chunk: WaitingChunk) -> dict[str, Any]:
+    """The chunk as JSON holds it: records are [id, path, age, sex]."""
+    records = [[record.id, record.path, record.age, record.sex] for record in chunk.records]
+    return asdict(chunk) | {"records": records}
+
+
+def from_message(message: dict[str, Any]) -> WaitingChunk:
+    """The chunk that `to_message` gave."""
+    return WaitingChunk(**message | {"records": [Record(*record) for record in message["records"]]})
+
+
+def fill_queues(database: Database, app: Celery, queue_chunks: int) -> int:
+    """Publishes pending chunks where a queue is less than half full; returns how many.
+
+    Redis thus holds no more than `queue_chunks` messages a queue, whatever the archive's size.
+    """
+    published = 0
+    for priority, queue in QUEUES.items():
+        waiting = queue_length(app, queue)
+        if waiting <= queue_chunks // 2:
+            room = queue_chunks - waiting
+            taken = database.write(chunks.take_pending, priority, room)
+            for chunk in taken:
+                publish(app, queue, chunk)
+            published += len(taken)
+    return published
+
+
+def publish(app: Celery, queue: str, chunk: WaitingChunk) -> None:
+    """Sends one chunk, under a name that reads well in Flower."""
+    title = f"job {chunk.job_id}, chunk {chunk.number} of {chunk.chunks}, {len(chunk.records)} records"
+    app.send_task(TASK, kwargs={"message": to_message(chunk)}, queue=queue, argsrepr=title, kwargsrepr="{}")
+
+
+def queue_length(app: Celery, queue: str) -> int:
+    """How many messages wait in Redis."""
+    with app.connection_or_acquire() as connection:
+        return int(connection.default_channel.client.llen(queue))
+
+
+def reconcile(database: Database, app: Celery, queue_chunks: int) -> int:
+    """Gives lost chunks back and publishes what is pending; returns how many chunks were lost.
+
+    Lost are those whose worker fell silent and those whose message is gone. It can run at any time and in
+    several places at once: a chunk published twice is scored once.
+    """
+    waiting = {priority: queue_length(app, queue) for priority, queue in QUEUES.items()}
+    lost = database.write(chunks.give_back_lost, waiting)
+    fill_queues(database, app, queue_chunks)
+    return lost

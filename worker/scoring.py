@@ -1,0 +1,164 @@
+"""One worker process: the resident model and the way of a chunk through read, clean, score and store."""
+
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from models.scorer import Scorer
+from numpy.typing import NDArray
+
+from db import chunks
+from db.chunks import LeaseLost, Record, WaitingChunk
+from db.engine import Database
+from models import registry
+from models.config import LABELS
+from settings import Settings
+from worker.lease import Lease
+from worker.quarantine import in_quarantine
+from worker.reading import RecordError, read
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records ready to be scored, (n, 1000, 12) and (n, 2), their rows so far, and those that could not be read."""
+
+    signals: NDArray[np.float32]
+    metadata: NDArray[np.float32]
+    rows: list[Row]
+    failed: list[Row]
+
+
+class Ends(NamedTuple):
+    """The rows of records that were scored, and of those that failed."""
+
+    scored: list[Row]
+    failed: list[Row]
+
+
+class ScoringProcess:
+    """Scores chunks, one at a time, by models that stay resident."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.lease = timedelta(seconds=settings.lease_seconds)
+        self._scorers: dict[str, Scorer] = {}
+
+    def scorer(self, fingerprint: str) -> Scorer:
+        """The model of this fingerprint, loaded when it is first asked for."""
+        if fingerprint not in self._scorers:
+            model = registry.by_fingerprint(fingerprint)
+            self._scorers[fingerprint] = Scorer(model, self.settings.device, self.settings.kernel)
+        return self._scorers[fingerprint]
+
+    def score_chunk(self, chunk: WaitingChunk, task_id: str) -> str:
+        """Brings each record of a chunk to its end and says what came of it, in one line.
+
+        Raises EcgbatchError when the database stays away; the chunk's lease then runs out.
+        """
+        scorer = self.scorer(chunk.model)
+        key = (chunk.job_id, chunk.number)
+        claim = self.database.write(chunks.claim, *key, self.name, task_id, self.lease)
+        if claim is None:
+            return "nothing to do: done, cancelled, or with another worker"
+        records = [record for record in chunk.records if record.id not in claim.ended]
+        done = failed = 0
+        try:
+            with Lease(self.database, claim, self.lease, self.settings.record_seconds) as lease:
+                for batch in self._batches(scorer, Path(chunk.root), records, claim.attempt, lease):
+                    self.database.write(chunks.store, claim, *batch, self.lease)
+                    done += len(batch.scored)
+                    failed += len(batch.failed)
+        except LeaseLost:
+            self.database.write(chunks.release, *key, task_id)
+            return f"stopped, job cancelled or chunk with another worker: scored {done}, failed {failed}"
+        return f"scored {done}, failed {failed}"
+
+    def _batches(self, scorer: Scorer, root: Path, records: list[Record], attempt: int, lease: Lease) -> Iterator[Ends]:
+        """The ends of records, batch by batch.
+
+        A chunk whose first attempt did not come to its end is suspected: its records go one by one, each in
+        a process of its own.
+        """
+        if attempt > 1:
+            return (self._alone(scorer, root, record) for record in records)
+        size = self.settings.batch_size or scorer.batch_size
+        return lease.watched(_score(scorer, batch) for batch in _read_ahead(scorer, root, records, size))
+
+    def _alone(self, scorer: Scorer, root: Path, record: Record) -> Ends:
+        """The end of a record that might take its process down.
+
+        A GPU cannot be used in a forked process, so there only the reading is shielded.
+        """
+
+        def read_and_score() -> Ends:
+            return _score(scorer, read_batch(scorer, root, [record]))
+
+        seconds = self.settings.record_seconds
+        try:
+            if scorer.device == "cpu":
+                return in_quarantine(read_and_score, seconds)
+            in_quarantine(lambda: read(root, record.path), seconds)
+            return read_and_score()
+        except RecordError as error:
+            return Ends([], [failure_row(record, error)])
+
+
+def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
+    """Reads and cleans records; those that cannot be read become rows of `failures`."""
+    signals, metadata, rows, failed = [], [], [], []
+    for record in records:
+        try:
+            recording = read(root, record.path)
+        except RecordError as error:
+            failed.append(failure_row(record, error))
+            continue
+        values, flags = scorer.metadata(record.age, record.sex)
+        signals.append(recording.signal)
+        metadata.append(values)
+        flags_text = ",".join(sorted({*recording.flags, *flags}))
+        rows.append({"recording_id": record.id, "input_sha256": recording.sha256, "flags": flags_text})
+    cleaned = scorer.clean(np.stack(signals)) if signals else np.empty((0, 1000, 12), np.float32)
+    return Batch(cleaned, np.array(metadata, np.float32).reshape(-1, 2), rows, failed)
+
+
+def failure_row(record: Record, error: RecordError) -> Row:
+    """The row of `failures` for a record."""
+    return {
+        "recording_id": record.id,
+        "stage": error.stage,
+        "reason": error.reason,
+        "detail": error.detail,
+        "attempts": error.attempts,
+    }
+
+
+def _score(scorer: Scorer, batch: Batch) -> Ends:
+    if not batch.rows:
+        return Ends([], batch.failed)
+    probabilities = scorer.score(batch.signals, batch.metadata).tolist()
+    named = (dict(zip(LABELS, values, strict=True)) for values in probabilities)
+    return Ends([row | values for row, values in zip(batch.rows, named, strict=True)], batch.failed)
+
+
+def _read_ahead(scorer: Scorer, root: Path, records: list[Record], size: int) -> Iterator[Batch]:
+    """Batches in order; the next is read while the present one is scored."""
+    groups = [records[i : i + size] for i in range(0, len(records), size)]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as reader:
+        coming = deque(reader.submit(read_batch, scorer, root, group) for group in groups[:1])
+        for group in groups[1:]:
+            batch = coming.popleft().result()
+            coming.append(reader.submit(read_batch, scorer, root, group))
+            yield batch
+        for last in coming:
+            yield last.result()

@@ -1,0 +1,99 @@
+"""The Celery task, and what worker processes do when they start, lose one of theirs, or end."""
+
+import logging
+import resource
+import threading
+from typing import Any
+
+from celery import Celery, Task, current_app, shared_task
+from celery.signals import task_failure, worker_process_init, worker_ready, worker_shutting_down
+
+from db import chunks
+from db.engine import Database
+from db.migrate import open_database
+from models import registry
+from settings import EcgbatchError, Settings, load
+from worker.app import REDIS_ERRORS, TASK
+from worker.queue import fill_queues, from_message, reconcile
+from worker.scoring import ScoringProcess
+
+log = logging.getLogger(__name__)
+
+OUTAGE_SECONDS = 300
+"""How long a worker waits for a database that is away."""
+
+process: ScoringProcess
+closing = threading.Event()
+
+
+@worker_process_init.connect
+def load_model(**_: Any) -> None:
+    """Makes the model resident before the first chunk comes."""
+    global process
+    settings = load()
+    process = ScoringProcess(settings, open_database(settings.database_url, OUTAGE_SECONDS))
+    process.scorer(registry.find(settings.model).fingerprint)
+    if settings.device == "cpu":
+        _limit_memory(settings.memory_mb)
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Lets allocations fail beyond the present size plus `megabytes`, so that one record cannot take the machine."""
+    with open("/proc/self/statm") as statm:
+        pages = int(statm.read().split()[5])
+    limit = pages * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+@shared_task(name=TASK, bind=True)
+def score(self: Task, message: dict[str, Any]) -> str:
+    """Scores a chunk; what it returns is read by people, in Flower."""
+    outcome = process.score_chunk(from_message(message), self.request.id)
+    _fill(process.database, self.app, process.settings)
+    return outcome
+
+
+def _fill(database: Database, app: Celery, settings: Settings) -> None:
+    """Publishes what is pending; without Redis that waits for the next reconcile."""
+    try:
+        fill_queues(database, app, settings.queue_chunks)
+    except (EcgbatchError, *REDIS_ERRORS) as error:
+        log.warning("nothing published: %s", error)
+
+
+@task_failure.connect
+def give_back(task_id: str, kwargs: dict[str, Any], exception: Exception, **_: Any) -> None:
+    """Frees the chunk of a task that failed or whose process died, so that it need not wait for its lease."""
+    message = kwargs["message"]
+    settings = load()
+    log.error("job %d, chunk %d: %s; giving it back", message["job_id"], message["number"], exception)
+    database = Database(settings.database_url)
+    try:
+        database.write(chunks.release, message["job_id"], message["number"], task_id)
+        _fill(database, current_app._get_current_object(), settings)
+    except EcgbatchError as error:
+        log.error("%s; its lease will run out", error)
+
+
+@worker_ready.connect
+def start_reconciling(sender: Any, **_: Any) -> None:
+    """Looks for lost work at once and then now and then, in a thread of the worker's parent process."""
+    threading.Thread(target=_reconcile_for_ever, args=[sender.app], name="reconcile", daemon=True).start()
+
+
+def _reconcile_for_ever(app: Celery) -> None:
+    settings = load()
+    database = Database(settings.database_url)
+    while True:
+        try:
+            if lost := reconcile(database, app, settings.queue_chunks):
+                log.warning("%d lost chunks were given back", lost)
+        except (EcgbatchError, *REDIS_ERRORS) as error:
+            log.warning("could not look for lost work: %s", error)
+        if closing.wait(settings.reconcile_seconds):
+            return
+
+
+@worker_shutting_down.connect
+def stop_reconciling(**_: Any) -> None:
+    closing.set()
