@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH  := torch==2.13.0
 BIN    := .venv/bin
 
-.PHONY: install run test lint
+.PHONY: install run test chaos lint
 
 install: .venv/installed
 
@@ -17,6 +17,9 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest
+
+chaos: install
+	$(BIN)/python -m pytest -m chaos tests/test_chaos.py -s
 
 lint: install
 	$(BIN)/ruff check .

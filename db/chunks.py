@@ -154,6 +154,8 @@ def claim(
         return None
     connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=present))
     model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
+    if _end_if_complete(connection, job_id, number, model_id):
+        return None
     ended = frozenset(_ended(connection, job_id, number, model_id))
     return Claim(job_id, number, model_id, worker, attempt, ended)
 
@@ -169,21 +171,16 @@ def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> s
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
-    """Makes the lease run from now; raises LeaseLost. Holds the chunk's row until the transaction ends."""
-    present = now(connection)
-    open_job = sa.exists().where(jobs.c.id == claim.job_id, jobs.c.state.in_(OPEN))
-    mine = _held(claim).where(open_job).values(lease_until=present + lease)
-    if connection.execute(mine).rowcount == 0:
+    """Makes the lease run from now; raises LeaseLost."""
+    if connection.execute(_held(claim).values(lease_until=now(connection) + lease)).rowcount == 0:
         raise LeaseLost
 
 
 def _held(claim: Claim) -> sa.Update:
-    return chunks.update().where(
-        chunks.c.job_id == claim.job_id,
-        chunks.c.number == claim.number,
-        chunks.c.state == ChunkState.RUNNING,
-        chunks.c.worker == claim.worker,
-    )
+    """An update of the claimed chunk, which does nothing once the lease is lost or the job cancelled."""
+    key = (chunks.c.job_id == claim.job_id) & (chunks.c.number == claim.number)
+    mine = (chunks.c.state == ChunkState.RUNNING) & (chunks.c.worker == claim.worker)
+    return chunks.update().where(key, mine, sa.exists().where(jobs.c.id == claim.job_id, jobs.c.state.in_(OPEN)))
 
 
 def store(
@@ -198,30 +195,55 @@ def store(
     Rows of `scored` are those of `predictions` without job, model, worker and time, rows of `failed` those
     of `failures` without job and time. Raises LeaseLost, with nothing written.
     """
-    renew(connection, claim, lease)
     present = now(connection)
     by_whom = dict(model_id=claim.model_id, job_id=claim.job_id, worker=claim.worker, scored_at=present)
-    insert_new(connection, predictions, [row | by_whom for row in scored])
-    _supersede_failures(connection, claim.model_id, [row["recording_id"] for row in scored])
-    known = predictions.select().where(predictions.c.model_id == claim.model_id)
-    known = known.where(predictions.c.recording_id.in_([row["recording_id"] for row in failed]))
-    scored_meanwhile = set(connection.execute(known).scalars()) if failed else set()
-    rows = [row for row in failed if row["recording_id"] not in scored_meanwhile]
-    insert_new(connection, failures, [dict(row, job_id=claim.job_id, failed_at=present) for row in rows])
-    if recount(connection, claim.job_id, [claim.number]):
-        finish_if_complete(connection, claim.job_id)
+    new_scored = insert_new(connection, predictions, [row | by_whom for row in scored])
+    failures_here = dict(job_id=claim.job_id, failed_at=present)
+    new_failed = insert_new(connection, failures, [row | failures_here for row in _unscored(connection, claim, failed)])
+    renewed = _held(claim).values(
+        lease_until=present + lease, scored=chunks.c.scored + new_scored, failed=chunks.c.failed + new_failed
+    )
+    remaining = chunks.c.size - chunks.c.scored - chunks.c.reused - chunks.c.failed
+    left = connection.execute(renewed.returning(remaining)).scalar()
+    if left is None:
+        raise LeaseLost
+    if left == 0 or new_scored < len(scored) or new_failed < len(failed):  # another job may have scored some meanwhile
+        _end_if_complete(connection, claim.job_id, claim.number, claim.model_id)
 
 
-def _supersede_failures(connection: Connection, model_id: int, recording_ids: list[int]) -> None:
-    """Removes what earlier jobs of the model could not score and this one did."""
-    failed = (failures.c.job_id == jobs.c.id) & (failures.c.recording_id.in_(recording_ids))
-    item = (job_items.c.job_id == failures.c.job_id) & (job_items.c.recording_id == failures.c.recording_id)
-    earlier = sa.select(failures.c.job_id, failures.c.recording_id, job_items.c.chunk)
-    earlier = earlier.join_from(failures, jobs, failed).join(job_items, item).where(jobs.c.model_id == model_id)
-    for job_id, recording_id, number in connection.execute(earlier).all():
-        this = (failures.c.job_id == job_id) & (failures.c.recording_id == recording_id)
+def _unscored(connection: Connection, claim: Claim, failed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those failures whose records no other job of the model has scored meanwhile."""
+    if not failed:
+        return []
+    scored = sa.select(predictions.c.recording_id).where(predictions.c.model_id == claim.model_id)
+    scored = scored.where(predictions.c.recording_id.in_([row["recording_id"] for row in failed]))
+    known = set(connection.execute(scored).scalars())
+    return [row for row in failed if row["recording_id"] not in known]
+
+
+def _end_if_complete(connection: Connection, job_id: int, number: int, model_id: int) -> bool:
+    """Ends a chunk whose records all have an end, and its job with the last of its chunks."""
+    if not recount(connection, job_id, [number]):
+        return False
+    _supersede_failures(connection, job_id, number, model_id)
+    finish_if_complete(connection, job_id)
+    return True
+
+
+def _supersede_failures(connection: Connection, job_id: int, number: int, model_id: int) -> None:
+    """Removes what earlier jobs of the model could not score and this chunk did."""
+    item, earlier = job_items.alias("item"), job_items.alias("earlier")
+    query = sa.select(earlier.c.job_id, earlier.c.recording_id, earlier.c.chunk)
+    query = query.join_from(item, predictions, predictions.c.recording_id == item.c.recording_id)
+    query = query.join(failures, failures.c.recording_id == item.c.recording_id)
+    same = (earlier.c.job_id == failures.c.job_id) & (earlier.c.recording_id == failures.c.recording_id)
+    query = query.join(earlier, same).join(jobs, jobs.c.id == failures.c.job_id)
+    query = query.where(item.c.job_id == job_id, item.c.chunk == number)
+    query = query.where(predictions.c.model_id == model_id, jobs.c.model_id == model_id)
+    for failed_in, recording_id, chunk in connection.execute(query).all():
+        this = (failures.c.job_id == failed_in) & (failures.c.recording_id == recording_id)
         connection.execute(failures.delete().where(this))
-        recount(connection, job_id, [number])
+        recount(connection, failed_in, [chunk])
 
 
 def release(connection: Connection, job_id: int, number: int, task_id: str) -> None:

@@ -17,8 +17,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+OUTAGE_SECONDS = 300
+"""How long those who can wait do so for a database that is away."""
+
 LOCK_SECONDS = 10
 """How long a statement waits for another SQLite writer before it counts as an outage."""
+
+
+class DatabaseAway(EcgbatchError):
+    """The database cannot be reached or written."""
 
 
 class Database:
@@ -47,7 +54,7 @@ class Database:
     def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in a write transaction, again after a passing fault: it must bear being repeated.
 
-        Raises EcgbatchError when the database cannot be reached or written within `patience` seconds.
+        Raises DatabaseAway when the database cannot be reached or written within `patience` seconds.
         """
         give_up = time.monotonic() + self.patience
         pause = 0.1
@@ -66,7 +73,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection whose transaction writes nothing and blocks no writer."""
+        """A connection whose transaction writes nothing and blocks no writer. Raises DatabaseAway at once."""
         reader = self.engine.execution_options(ecgbatch_reads=True)
         try:
             with reader.connect() as connection:
@@ -76,8 +83,8 @@ class Database:
                 raise
             raise self._unreachable(error) from None
 
-    def _unreachable(self, error: DBAPIError) -> EcgbatchError:
-        return EcgbatchError(
+    def _unreachable(self, error: DBAPIError) -> DatabaseAway:
+        return DatabaseAway(
             f"cannot use the database {self}: {first_line(error)}; see that it is running and writable, "
             "or set ECGBATCH_DATABASE_URL"
         )

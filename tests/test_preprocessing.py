@@ -1,0 +1,123 @@
+"""Filters, normalisation, age and sex."""
+
+import importlib.util
+from pathlib import Path
+
+import golden
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.signal import butter, filtfilt, iirnotch
+
+from models.config import SAMPLES
+from models.preprocessing import MetadataFill, Normalization, clean, load_normalization, metadata
+from settings import EcgbatchError
+
+FILL = MetadataFill(age=59.0, sex=0.4)
+
+
+def as_published(signal: np.ndarray, normalization: Normalization) -> np.ndarray:
+    """(T, 12) lead by lead, as the training code did it."""
+    leads = []
+    for lead in signal.T:
+        b, a = butter(3, [0.5 / 50, 40 / 50], btype="band")
+        passed = filtfilt(b, a, lead)
+        b, a = iirnotch(50, 30, 100)
+        leads.append(filtfilt(b, a, passed))
+    return (np.stack(leads, axis=1).astype(np.float32) - normalization.mean) / (normalization.std + 1e-8)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_records_at_once_give_what_leads_one_by_one_give(batch: int) -> None:
+    rng = np.random.default_rng(0)
+    signals = rng.standard_normal((batch, SAMPLES, 12)) + 3 * np.sin(np.arange(SAMPLES) / 200)[:, None]
+    cleaned = clean(signals, Normalization())
+    assert cleaned.dtype == np.float32
+    assert cleaned.flags.c_contiguous
+    expected = np.stack([as_published(signal, Normalization()) for signal in signals])
+    np.testing.assert_allclose(cleaned, expected, atol=2e-6, rtol=0)
+
+
+def test_the_filters_take_drift_and_mains_away_and_leave_the_beats() -> None:
+    t = np.arange(SAMPLES) / 100
+    parts = np.stack([np.full(SAMPLES, 2.0), np.sin(2 * np.pi * 0.1 * t), np.sin(2 * np.pi * 10 * t)], axis=1)
+    drift, slow, beats = clean(parts[None], Normalization(0.0, 1.0))[0, 200:-200].T
+    assert np.abs(drift).max() < 0.01
+    assert np.abs(slow).max() < 0.05
+    assert np.abs(beats - parts[200:-200, 2]).max() < 0.03
+
+
+def test_the_eight_golden_records(shared: Path) -> None:
+    spec = importlib.util.spec_from_file_location("ptbxl_archive", shared / "ptbxl/ptbxl_archive.py")
+    assert spec and spec.loader
+    pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    found = {}
+    for part in ("fold01", "fold02", "fold03", "fold08", "fold10", "extra"):
+        ids, samples = pack.load(shared / f"ptbxl/ptbxl100_{part}.pxl")
+        found |= {ecg_id: samples[place] / 1000 for place, ecg_id in enumerate(ids) if ecg_id in golden.ECG_IDS}
+    cleaned = clean(np.stack([found[ecg_id] for ecg_id in golden.ECG_IDS]), Normalization())
+    expected = np.load(shared / "golden/expected.npz")["preprocessed"]
+    assert np.abs(cleaned - expected).max() < golden.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("age", "sex", "values", "flags"),
+    [
+        (56.0, 1, (56.0, 1.0), ()),
+        (0.0, 0, (0.0, 0.0), ()),
+        (120.0, 0, (120.0, 0.0), ()),
+        (None, 0, (59.0, 0.0), ("age_missing",)),
+        (float("nan"), 0, (59.0, 0.0), ("age_missing",)),
+        (300.0, 0, (90.0, 0.0), ("age_over_89",)),
+        (121.0, 0, (59.0, 0.0), ("age_implausible",)),
+        (-1.0, 0, (59.0, 0.0), ("age_implausible",)),
+        (float("inf"), 0, (59.0, 0.0), ("age_implausible",)),
+        (40.0, None, (40.0, 0.4), ("sex_missing",)),
+        (40.0, 2, (40.0, 0.4), ("sex_missing",)),
+        (None, None, (59.0, 0.4), ("age_missing", "sex_missing")),
+    ],
+)
+def test_age_and_sex(age: float | None, sex: float | None, values: tuple[float, float], flags: tuple[str, ...]) -> None:
+    assert metadata(age, sex, FILL) == (values, flags)
+
+
+@given(age=st.none() | st.floats(), sex=st.none() | st.floats())
+def test_whatever_age_and_sex_what_goes_in_can_be(age: float | None, sex: float | None) -> None:
+    (years, coded), flags = metadata(age, sex, FILL)
+    assert 0 <= years <= 120
+    assert 0 <= coded <= 1
+    assert bool(flags) == ((years, coded) != (age, sex))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_normalization_in_both_forms(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    mean, std = np.full(shape, -0.25), np.full(shape, 1.5)
+    np.savez(tmp_path / "new.npz", global_mean=mean, global_std=std)
+    np.savez(tmp_path / "old.npz", mean, std)
+    assert (
+        load_normalization(tmp_path / "new.npz")
+        == load_normalization(tmp_path / "old.npz")
+        == Normalization(-0.25, 1.5)
+    )
+
+
+def test_files_that_hold_no_normalization(tmp_path: Path) -> None:
+    np.savez(tmp_path / "names.npz", a=1.0, b=2.0)
+    np.savez(tmp_path / "long.npz", np.zeros(3), np.ones(3))
+    np.savez(tmp_path / "flat.npz", 0.0, 0.0)
+    np.savez(tmp_path / "nan.npz", np.nan, 1.0)
+    np.savez(tmp_path / "text.npz", "a", "b")
+    np.savez(tmp_path / "objects.npz", np.array([None]), np.array([None]))
+    np.save(tmp_path / "array.npy", np.zeros(2))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "text.txt").write_text("mean 0, std 1")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "flat.npz").read_bytes()[:100])
+    (tmp_path / "folder.npz").mkdir()
+    paths = [*tmp_path.iterdir(), tmp_path / "missing.npz"]
+    assert len(paths) == 12
+    for path in paths:
+        with pytest.raises(EcgbatchError) as error:
+            load_normalization(path)
+        assert "\n" not in str(error.value)
