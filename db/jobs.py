@@ -199,7 +199,8 @@ def retry(connection: Connection, job_id: int, reason: str | None) -> int:
     )
     numbers = connection.execute(again.where(mine)).scalars().all()
     removed = connection.execute(failures.delete().where(mine)).rowcount
-    reopen = chunks.update().where(chunks.c.job_id == job_id, chunks.c.number.in_(numbers))
+    again_or_left = chunks.c.number.in_(numbers) | (chunks.c.state == ChunkState.PENDING)
+    reopen = chunks.update().where(chunks.c.job_id == job_id, again_or_left)
     connection.execute(reopen.values(state=ChunkState.PENDING, attempts=0))
     recount(connection, job_id, numbers)
     ended = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_((JobState.FINISHED, JobState.CANCELLED)))

@@ -108,8 +108,12 @@ def run_all(args: argparse.Namespace) -> int:
             print(f"all {progress.total:,} records were scored before by {model.name} {model.version}; nothing to do")
         elif not progress.ended:
             remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
-            with workers(settings) as started:
-                progress = follow(database, job_id, started)
+            try:
+                with workers(settings) as started:
+                    progress = follow(database, job_id, started)
+            except KeyboardInterrupt:
+                remark("what is scored is kept; the same command goes on with the rest")
+                raise
         _summarise(database, progress)
     return _exit_status(progress)
 

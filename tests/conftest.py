@@ -165,3 +165,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < give_up, f"not so within {seconds} s"
         time.sleep(0.1)
+
+
+def processes_mentioning(text: str) -> list[str]:
+    """The command lines of running processes that mention `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in line:
+                found.append(line.split(b"\0\0")[0].decode(errors="replace"))
+    return found

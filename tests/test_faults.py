@@ -225,3 +225,40 @@ def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
         assert scored(faulty) < 40
         faulty("status", "1", "--watch")
     assert scored(faulty) == 80
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", folder], capture_output=True)
+    if mount.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_waited_for(faulty: Command, archive: Path, small_disk: Path) -> None:
+    faulty.environment["ECGBATCH_DATABASE_URL"] = f"sqlite:///{small_disk}/ecgbatch.db"
+    faulty.environment["FAULTS_SLOW"] = "0.05"
+    faulty("enqueue", archive)
+    log = faulty.folder / "worker.log"
+    with workers(faulty):
+        wait_until(lambda: scored(faulty) > 0)
+        filler = small_disk / "filler"
+        with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        wait_until(lambda: "disk" in log.read_text() and "trying again" in log.read_text())
+        filler.unlink()
+        faulty("status", "--watch")
+    assert scored(faulty) == 64
+
+
+def test_a_database_that_stays_away_is_one_clear_line(faulty: Command, archive: Path, tmp_path: Path) -> None:
+    faulty("enqueue", archive)
+    (tmp_path / "test.db").rename(tmp_path / "gone.db")
+    (tmp_path / "test.db").mkdir()
+    done = faulty("worker", status=1)
+    assert "unable to open database file" in done.stderr

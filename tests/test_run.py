@@ -12,23 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, running, wait_until
+from conftest import Command, processes_mentioning, running, wait_until
 
 PROBABILITIES = "norm, mi, sttc, cd, hyp"
-
-
-def processes_mentioning(text: str) -> list[str]:
-    """The command lines of running processes that mention `text`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if text.encode() in line:
-                found.append(line.split(b"\0\0")[0].decode(errors="replace"))
-    return found
 
 
 def test_run_without_an_archive_scores_synthetic_records(command: Command) -> None:

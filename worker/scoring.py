@@ -22,7 +22,7 @@ from models.scorer import Scorer
 from settings import EcgbatchError, Settings
 from worker.lease import Lease
 from worker.quarantine import in_quarantine
-from worker.reading import RecordError, read
+from worker.reading import Reason, RecordError, read
 
 Row = dict[str, Any]
 
@@ -117,7 +117,7 @@ class ScoringProcess:
             in_quarantine(lambda: read(root, record.path), seconds)
             return read_and_score()
         except RecordError as error:
-            return Ends([], [failure_row(record, error)])
+            return Ends([], [failure_row(record.id, error)])
 
 
 def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
@@ -127,7 +127,7 @@ def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
         try:
             recording = read(root, record.path)
         except RecordError as error:
-            failed.append(failure_row(record, error))
+            failed.append(failure_row(record.id, error))
             continue
         values, flags = scorer.metadata(record.age, record.sex)
         signals.append(recording.signal)
@@ -138,10 +138,10 @@ def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
     return Batch(cleaned, np.array(metadata, np.float32).reshape(-1, 2), rows, failed)
 
 
-def failure_row(record: Record, error: RecordError) -> Row:
-    """The row of `failures` for a record."""
+def failure_row(recording_id: int, error: RecordError) -> Row:
+    """The row of `failures` for a recording."""
     return {
-        "recording_id": record.id,
+        "recording_id": recording_id,
         "stage": error.stage,
         "reason": error.reason,
         "detail": error.detail,
@@ -152,9 +152,14 @@ def failure_row(record: Record, error: RecordError) -> Row:
 def _score(scorer: Scorer, batch: Batch) -> Ends:
     if not batch.rows:
         return Ends([], batch.failed)
-    probabilities = scorer.score(batch.signals, batch.metadata).tolist()
-    named = (dict(zip(LABELS, values, strict=True)) for values in probabilities)
-    return Ends([row | values for row, values in zip(batch.rows, named, strict=True)], batch.failed)
+    scored, failed = [], list(batch.failed)
+    for row, probabilities in zip(batch.rows, scorer.score(batch.signals, batch.metadata), strict=True):
+        if np.isfinite(probabilities).all():
+            scored.append(row | dict(zip(LABELS, probabilities.tolist(), strict=True)))
+        else:
+            error = RecordError(Reason.NOT_FINITE, "the model's probabilities are not numbers", stage="score")
+            failed.append(failure_row(row["recording_id"], error))
+    return Ends(scored, failed)
 
 
 def _read_ahead(scorer: Scorer, root: Path, records: list[Record], size: int) -> Iterator[Batch]:
