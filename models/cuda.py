@@ -101,7 +101,7 @@ def filter_matrix() -> NDArray[np.float64]:
     from scipy.signal import filtfilt
 
     matrix = np.eye(SAMPLES)
-    for numerator, denominator in preprocessing._filters():
+    for numerator, denominator in preprocessing.filters():
         matrix = filtfilt(numerator, denominator, matrix, axis=0)
     return np.ascontiguousarray(matrix)
 

@@ -74,7 +74,7 @@ def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray
     from scipy.signal import filtfilt
 
     by_lead = np.ascontiguousarray(signals.transpose(0, 2, 1), dtype=np.float64)  # (B, leads, T)
-    for numerator, denominator in _filters():
+    for numerator, denominator in filters():
         by_lead = filtfilt(numerator, denominator, by_lead, axis=-1)
     filtered = by_lead.transpose(0, 2, 1).astype(np.float32, order="C")
     filtered -= np.float32(normalization.mean)
@@ -83,7 +83,8 @@ def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray
 
 
 @cache
-def _filters() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def filters() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Numerator and denominator of the band-pass and of the notch, in the order in which they are applied."""
     from scipy.signal import butter, iirnotch
 
     bandpass = butter(BANDPASS_ORDER, BANDPASS_HZ, btype="bandpass", fs=SAMPLING_RATE)

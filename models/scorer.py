@@ -1,6 +1,8 @@
 """A model that stays in memory and scores batches of recordings."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,9 @@ from models.registry import Model, Weights
 from settings import EcgbatchError
 
 Array = NDArray[np.float32]
-Network = Callable[[Array, Array], Array]
+Cleaned = Any
+"""(B, 1000, 12) float32, ready for the network: an array, or with device cuda a tensor there."""
+Network = Callable[[Cleaned, Array], Array]
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
 BATCH_SIZES = {"compiled": 8, "torch": 32}
@@ -31,19 +35,29 @@ class Scorer:
         self.device = device
         self.kernel = choose_kernel(model.config, device, kernel)
         self.batch_size = 256 if device == "cuda" else BATCH_SIZES[self.kernel]
-        make = _compiled_network if self.kernel == "compiled" else _torch_network
-        self._network: Network = make(model.weights(), model.config, device)
+        self._clean: Callable[[NDArray[np.float64]], Cleaned]
+        self._clean = partial(preprocessing.clean, normalization=model.normalization)
+        self._network: Network
+        if device == "cuda":
+            from models.cuda import CudaNetwork
+
+            self._network = on_gpu = CudaNetwork(model.weights(), model.config, model.normalization)
+            self._clean = on_gpu.clean
+        elif self.kernel == "compiled":
+            self._network = compiled.CompiledNetwork(model.weights(), model.config)
+        else:
+            self._network = _torch_network(model.weights(), model.config)
         self._warm_up()
 
-    def clean(self, signals: NDArray[np.float64]) -> Array:
+    def clean(self, signals: NDArray[np.float64]) -> Cleaned:
         """(B, 1000, 12) in mV at 100 Hz -> filtered and normalised, as `score` takes it."""
-        return preprocessing.clean(signals, self.model.normalization)
+        return self._clean(signals)
 
     def metadata(self, age: float | None, sex: float | None) -> preprocessing.Metadata:
         """Age in years and sex (0 male, 1 female) as `score` takes them, and the flags of what was filled in."""
         return preprocessing.metadata(age, sex, self.model.metadata_fill)
 
-    def score(self, cleaned: Array, metadata: Array) -> Array:
+    def score(self, cleaned: Cleaned, metadata: Array) -> Array:
         """(B, 1000, 12), (B, 2) -> probabilities (B, 5) in the order of LABELS."""
         if len(cleaned) == 0:
             return np.empty((0, len(LABELS)), np.float32)
@@ -74,27 +88,19 @@ def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
     return "compiled" if device == "cpu" and compiled.available() and compiled.supports(config) else "torch"
 
 
-def _compiled_network(weights: Weights, config: NetworkConfig, device: str) -> Network:
-    return compiled.CompiledNetwork(weights, config)
-
-
-def _torch_network(weights: Weights, config: NetworkConfig, device: str) -> Network:
+def _torch_network(weights: Weights, config: NetworkConfig) -> Network:
     import torch
 
     from models.network import ParallelXLSTM
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EcgbatchError("torch finds no CUDA device here: use device cpu")
-    if device == "cpu":
-        torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
+    torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
     network = ParallelXLSTM(config)
     network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-    network.eval().to(device)
+    network.eval()
 
     def score(signal: Array, metadata: Array) -> Array:
         with torch.inference_mode():
-            on_device = torch.from_numpy(signal).to(device), torch.from_numpy(metadata).to(device)
-            probabilities: Array = network(*on_device).cpu().numpy()
+            probabilities: Array = network(torch.from_numpy(signal), torch.from_numpy(metadata)).numpy()
             return probabilities
 
     return score

@@ -22,14 +22,14 @@ from db.migrate import upgrade
 from producer.synthetic import write_archive
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("ECGBATCH_SHARED", REPOSITORY.parent / "shared"))
+SHARED = Path(os.environ.get("TEST_DATA", REPOSITORY.parent / "shared"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with PTB-XL and the golden numbers; the test is skipped where there is none."""
     if not SHARED.is_dir():
-        pytest.skip("needs PTB-XL and the golden numbers; set ECGBATCH_SHARED to their folder")
+        pytest.skip("needs PTB-XL and the golden numbers; set TEST_DATA to their folder")
     return SHARED
 
 

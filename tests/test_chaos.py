@@ -84,7 +84,7 @@ def test_a_hundred_kills(chaotic: Command, five_thousand: Path) -> None:
     with workers(chaotic):
         chaotic("status", "--watch")
     work = Path(chaotic.environment["FAULTS_COUNT"]).stat().st_size
-    print(f"100 kills: {work} records scored for 5000, {work / 5000 - 1:.1%} wasted")
+    print(f"100 kills: {work} records begun for 5000, {work / 5000 - 1:.1%} wasted")
     assert work < 5500
     compare(chaotic, five_thousand, 5000)
 

@@ -20,7 +20,8 @@ from settings import EcgbatchError
 
 CPU = torch.device("cpu")
 SMALL = NetworkConfig("stacked", 32, 2)
-TRITON = "needs triton, which torch's CUDA builds bring and `pip install triton` gives to others"
+MATRIX = cuda.filter_matrix()
+TRITON = "needs triton 3.7, which torch's CUDA builds bring and `pip install triton` gives to others"
 
 
 def on_cpu(config: NetworkConfig) -> cuda.CudaNetwork:
@@ -63,9 +64,6 @@ def test_a_single_spike_anywhere_is_cleaned_alike(at: int, lead: int, size: floa
     filtered = signals.transpose(0, 2, 1) @ MATRIX.T
     expected = preprocessing.clean(signals, Normalization(0.0, 1.0))
     np.testing.assert_allclose(filtered.transpose(0, 2, 1), expected, atol=3e-6, rtol=0)
-
-
-MATRIX = cuda.filter_matrix()
 
 
 # --- The network
@@ -161,7 +159,7 @@ def test_a_kernel_that_fails_or_disagrees_is_not_used(
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A second copy of the module, its kernel in Triton's interpreter."""
-    pytest.importorskip("triton", reason=TRITON)
+    pytest.importorskip("triton", minversion="3.7", reason=TRITON)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     spec = importlib.util.spec_from_file_location("interpreted_cuda", cuda.__file__)
     assert spec and spec.loader
@@ -200,7 +198,7 @@ def test_kernel_compiles_for_a_gpu_without_one(
     architecture: int, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To machine code, by the assembler that Triton carries; its products are not in TF32."""
-    triton = pytest.importorskip("triton", reason=TRITON)
+    triton = pytest.importorskip("triton", minversion="3.7", reason=TRITON)
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -234,7 +232,7 @@ def test_golden_numbers_on_a_gpu(shared: Path, variant: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_kernel_on_a_gpu() -> None:
-    pytest.importorskip("triton", reason=TRITON)
+    pytest.importorskip("triton", minversion="3.7", reason=TRITON)
     gates, kernel = scan_example(4, SAMPLES, 33, 32, 3.0)
     hidden = cuda.triton_scan(gates.cuda(), kernel.cuda()).cpu()
     expected = cuda.plain_scan(gates.double(), kernel.double()).float()

@@ -1,7 +1,8 @@
 """Makes records whose names say so crash, hang or swallow memory when a worker process reads them.
 
 Python imports this at its start where PYTHONPATH names this folder: real processes then meet real faults.
-FAULTS_SLOW makes every record take that many seconds; FAULTS_COUNT names a file that gets one byte a scored record.
+FAULTS_SLOW makes every record take that many seconds; FAULTS_COUNT names a file that gets a byte for
+each record whose scoring begins.
 """
 
 import os
@@ -35,13 +36,12 @@ def read(root: Path, record: str) -> Any:
 
 
 def score(scorer: Any, batch: Any) -> Any:
-    """As the real one, but slower, and counted."""
-    time.sleep(slow * len(batch.rows))
-    ends = healthy_score(scorer, batch)
+    """As the real one, but slower, and counted as it begins: what is lost half done counts as work too."""
     if count:
         with open(count, "ab", buffering=0) as file:
-            file.write(b"." * len(ends.scored))
-    return ends
+            file.write(b"." * len(batch.rows))
+    time.sleep(slow * len(batch.rows))
+    return healthy_score(scorer, batch)
 
 
 worker.scoring.read = read
