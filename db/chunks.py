@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from db.schema import (
     ChunkState,
     JobState,
     Priority,
+    UtcTime,
     archives,
     chunks,
     failures,
@@ -66,24 +67,80 @@ class Claim:
     ended: frozenset[int]
 
 
+# The statements that each chunk costs, built once: to build one takes longer than to run it.
+
+_THIS = (chunks.c.job_id == sa.bindparam("this_job")) & (chunks.c.number == sa.bindparam("this_number"))
+_OPEN_JOB = sa.exists().where(jobs.c.id == sa.bindparam("this_job"), jobs.c.state.in_(OPEN))
+_MINE = (chunks.c.state == ChunkState.RUNNING) & (chunks.c.worker == sa.bindparam("by"))
+
+
+def _take() -> sa.UpdateBase:
+    """Takes a chunk that is free, if its job is open."""
+    expired = chunks.c.lease_until < sa.bindparam("present", type_=UtcTime)
+    waiting = chunks.c.state.in_((ChunkState.PENDING, ChunkState.QUEUED))
+    mine_again = chunks.c.worker == sa.bindparam("by")
+    free = waiting | ((chunks.c.state == ChunkState.RUNNING) & (expired | mine_again))
+    take = chunks.update().where(_THIS, free, _OPEN_JOB)
+    take = take.values(
+        state=ChunkState.RUNNING,
+        attempts=chunks.c.attempts + 1,
+        lease_until=sa.bindparam("until", type_=UtcTime),
+        worker=sa.bindparam("by"),
+        task_id=sa.bindparam("task"),
+    )
+    this_job = jobs.c.id == sa.bindparam("this_job")
+    return take.returning(
+        chunks.c.attempts,
+        chunks.c.size,
+        (chunks.c.scored + chunks.c.reused + chunks.c.failed).label("ended"),
+        sa.select(jobs.c.model_id).where(this_job).scalar_subquery().label("model_id"),
+        sa.exists().where(this_job, jobs.c.started_at.is_not(None)).label("started"),
+    )
+
+
+def _store() -> sa.UpdateBase:
+    """Counts new ends, renews the lease or ends the chunk; does nothing once it is lost or the job cancelled.
+
+    Tells whether the model has any failures that could be superseded and the job any chunks that are still pending.
+    """
+    scored = chunks.c.scored + sa.bindparam("new_scored", type_=sa.Integer)
+    failed = chunks.c.failed + sa.bindparam("new_failed", type_=sa.Integer)
+    complete = scored + failed + chunks.c.reused == chunks.c.size
+    store = chunks.update().where(_THIS, _MINE, _OPEN_JOB)
+    store = store.values(
+        scored=scored,
+        failed=failed,
+        state=sa.case((complete, ChunkState.DONE), else_=ChunkState.RUNNING),
+        lease_until=sa.case((complete, sa.null()), else_=sa.bindparam("until", type_=UtcTime)),
+    )
+    other = chunks.alias("other")
+    pending = sa.exists().where(other.c.job_id == sa.bindparam("this_job"), other.c.state == ChunkState.PENDING)
+    failed_before = sa.exists().where(failures.c.job_id == jobs.c.id, jobs.c.model_id == sa.bindparam("of_model"))
+    return store.returning(chunks.c.state, pending.label("pending"), failed_before.label("failures"))
+
+
+_TAKE = _take()
+_STORE = _store()
+_RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=sa.bindparam("until", type_=UtcTime))
+
+
 class LeaseLost(Exception):
     """Another worker has the chunk now, or its job was cancelled: nothing more is to be written."""
 
 
 def take_pending(connection: Connection, priority: Priority, room: int) -> list[WaitingChunk]:
     """Marks up to `room` pending chunks as queued, shared evenly among the jobs, and returns them."""
+    numbers: dict[int, list[int]] = {}
+    for job_id, number in _fair_choice(connection, priority, room):
+        numbers.setdefault(job_id, []).append(number)
     present = now(connection)
-    taken = [
-        key for key in _fair_choice(connection, priority, room) if connection.execute(_queue(*key, present)).rowcount
-    ]
+    taken: list[tuple[int, int]] = []
+    for job_id, of_job in numbers.items():
+        pending = (chunks.c.job_id == job_id) & chunks.c.number.in_(of_job) & (chunks.c.state == ChunkState.PENDING)
+        queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=present)
+        queued = connection.execute(queue.returning(chunks.c.number)).scalars()
+        taken += ((job_id, number) for number in sorted(queued))
     return _load(connection, taken)
-
-
-def _queue(job_id: int, number: int, present: datetime) -> sa.Update:
-    pending = chunks.update().where(
-        chunks.c.job_id == job_id, chunks.c.number == number, chunks.c.state == ChunkState.PENDING
-    )
-    return pending.values(state=ChunkState.QUEUED, queued_at=present)
 
 
 def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[tuple[int, int]]:
@@ -137,50 +194,37 @@ def claim(
 ) -> Claim | None:
     """Takes the chunk for `worker`, counting the attempt; None when it is done, cancelled or another's."""
     present = now(connection)
-    free = chunks.c.state.in_((ChunkState.PENDING, ChunkState.QUEUED)) | (
-        (chunks.c.state == ChunkState.RUNNING) & ((chunks.c.lease_until < present) | (chunks.c.worker == worker))
-    )
-    open_job = sa.exists().where(jobs.c.id == job_id, jobs.c.state.in_(OPEN))
-    take = chunks.update().where(chunks.c.job_id == job_id, chunks.c.number == number, free, open_job)
-    take = take.values(
-        state=ChunkState.RUNNING,
-        attempts=chunks.c.attempts + 1,
-        lease_until=present + lease,
-        worker=worker,
-        task_id=task_id,
-    )
-    attempt = connection.execute(take.returning(chunks.c.attempts)).scalar()
-    if attempt is None:
+    what = dict(this_job=job_id, this_number=number, by=worker, task=task_id, present=present, until=present + lease)
+    taken = connection.execute(_TAKE, what).one_or_none()
+    if taken is None:
         return None
-    connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=present))
-    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
-    if _end_if_complete(connection, job_id, number, model_id):
-        return None
-    ended = frozenset(_ended(connection, job_id, number, model_id))
-    return Claim(job_id, number, model_id, worker, attempt, ended)
+    if not taken.started:
+        start = jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None))
+        connection.execute(start.values(started_at=present))
+    ended: frozenset[int] = frozenset()
+    if taken.attempts > 1 or taken.ended:
+        ended = _ended(connection, job_id, number, taken.model_id)
+        if len(ended) == taken.size and _end_if_complete(connection, job_id, number, taken.model_id):
+            return None
+    return Claim(job_id, number, taken.model_id, worker, taken.attempts, ended)
 
 
-def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> set[int]:
+def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> frozenset[int]:
     items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == job_id, job_items.c.chunk == number)
     scored = items.join(predictions, predictions.c.recording_id == job_items.c.recording_id)
     failed = items.join(failures, failures.c.recording_id == job_items.c.recording_id)
-    return {
-        *connection.execute(scored.where(predictions.c.model_id == model_id)).scalars(),
-        *connection.execute(failed.where(failures.c.job_id == job_id)).scalars(),
-    }
+    ended = sa.union(scored.where(predictions.c.model_id == model_id), failed.where(failures.c.job_id == job_id))
+    return frozenset(connection.execute(ended).scalars())
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
     """Makes the lease run from now; raises LeaseLost."""
-    if connection.execute(_held(claim).values(lease_until=now(connection) + lease)).rowcount == 0:
+    if connection.execute(_RENEW, _by(claim) | dict(until=now(connection) + lease)).rowcount == 0:
         raise LeaseLost
 
 
-def _held(claim: Claim) -> sa.Update:
-    """An update of the claimed chunk, which does nothing once the lease is lost or the job cancelled."""
-    key = (chunks.c.job_id == claim.job_id) & (chunks.c.number == claim.number)
-    mine = (chunks.c.state == ChunkState.RUNNING) & (chunks.c.worker == claim.worker)
-    return chunks.update().where(key, mine, sa.exists().where(jobs.c.id == claim.job_id, jobs.c.state.in_(OPEN)))
+def _by(claim: Claim) -> dict[str, Any]:
+    return dict(this_job=claim.job_id, this_number=claim.number, by=claim.worker)
 
 
 def store(
@@ -200,15 +244,17 @@ def store(
     new_scored = insert_new(connection, predictions, [row | by_whom for row in scored])
     failures_here = dict(job_id=claim.job_id, failed_at=present)
     new_failed = insert_new(connection, failures, [row | failures_here for row in _unscored(connection, claim, failed)])
-    renewed = _held(claim).values(
-        lease_until=present + lease, scored=chunks.c.scored + new_scored, failed=chunks.c.failed + new_failed
-    )
-    remaining = chunks.c.size - chunks.c.scored - chunks.c.reused - chunks.c.failed
-    left = connection.execute(renewed.returning(remaining)).scalar()
-    if left is None:
+    new = dict(new_scored=new_scored, new_failed=new_failed, of_model=claim.model_id, until=present + lease)
+    stored = connection.execute(_STORE, _by(claim) | new).one_or_none()
+    if stored is None:
         raise LeaseLost
-    if left == 0 or new_scored < len(scored) or new_failed < len(failed):  # another job may have scored some meanwhile
+    if new_scored < len(scored) or new_failed < len(failed):  # another job has scored some meanwhile
         _end_if_complete(connection, claim.job_id, claim.number, claim.model_id)
+    elif stored.state == ChunkState.DONE:
+        if stored.failures:
+            _supersede_failures(connection, claim.job_id, claim.number, claim.model_id)
+        if not stored.pending:
+            finish_if_complete(connection, claim.job_id)
 
 
 def _unscored(connection: Connection, claim: Claim, failed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

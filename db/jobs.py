@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,8 +51,14 @@ def insert_new(connection: Connection, table: sa.Table, rows: Sequence[dict[str,
     """Inserts rows whose keys are not there yet and returns how many those were."""
     if not rows:
         return 0
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    return connection.execute(insert(table).on_conflict_do_nothing(), rows).rowcount
+    return connection.execute(_insert(connection.dialect.name, table), rows).rowcount
+
+
+@cache
+def _insert(dialect: str, table: sa.Table) -> sa.Insert:
+    """Unless it is asked to, SQLAlchemy does not keep the count for PostgreSQL."""
+    insert = sqlite_insert if dialect == "sqlite" else postgresql_insert
+    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def register_model(

@@ -1,10 +1,13 @@
-"""The commands about models: model add, model list."""
+"""The commands about models: model add, model list, model bench."""
 
 import argparse
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from output import print_rows, remark
+from output import print_mapping, print_rows, remark
+from settings import load
 
 if TYPE_CHECKING:
     from models.registry import Model
@@ -38,6 +41,15 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=run_list)
+    bench = verbs.add_parser(
+        "bench",
+        help="measure a model's speed on this machine",
+        description="Measures records per second and milliseconds per stage of every kernel that can be had here, at "
+        "several batch sizes, and keeps the number of processes and the batch size that are best in "
+        "ECGBATCH_MODEL_DIR, where `run` and `worker` find them.",
+    )
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    bench.set_defaults(run=run_bench)
 
 
 def run_add(args: argparse.Namespace) -> int:
@@ -67,6 +79,26 @@ def run_list(args: argparse.Namespace) -> int:
     print_rows(columns, rows)
     if untrained := [f"{m.name}:{m.version}" for m in models if not m.trained]:
         remark(f"untrained, their probabilities mean nothing: {', '.join(untrained)}")
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker process; set before numpy comes
+    from models import bench, registry
+
+    found = bench.measure(registry.find(load().model))
+    path = bench.keep(found)
+    if args.json:
+        rates = [rate._asdict() for rate in found.rates]
+        print_mapping(asdict(found) | {"rates": rates, "kept_in": str(path)}, as_json=True)
+        return 0
+    print_rows(bench.Rate._fields, found.rates)
+    summary = {"model": found.model, "operations per record": f"{found.gflop_per_record:.2f} GFLOP"}
+    summary["matrix products in float32"] = f"{found.matrix_gflops:.0f} GFLOP/s on one core"
+    for kernel, best in found.suggested.items():
+        summary[f"suggested for {kernel}"] = f"processes {best.processes}, batch size {best.batch_size}"
+    print_mapping(summary)
+    remark(f"kept in {path}: `run` and `worker` use it where nothing else is set")
     return 0
 
 

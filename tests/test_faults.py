@@ -215,16 +215,16 @@ def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) ->
 
 
 def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
-    for name, records in (("big", 64), ("urgent", 16)):
+    for name, records in (("big", 64), ("urgent", 32)):
         write_archive(tmp_path / name, records)
     faulty.environment["FAULTS_SLOW"] = "0.1"
     faulty("enqueue", tmp_path / "big")
     faulty("enqueue", "--priority", "high", tmp_path / "urgent")
     with workers(faulty, processes=1):
         faulty("status", "2", "--watch")
-        assert scored(faulty) < 40
+        assert scored(faulty) <= 32 + 8, "one chunk of the big job at most may have begun meanwhile"
         faulty("status", "1", "--watch")
-    assert scored(faulty) == 80
+    assert scored(faulty) == 96
 
 
 @pytest.fixture

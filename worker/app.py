@@ -10,7 +10,8 @@ from settings import EcgbatchError, Settings
 
 TASK = "ecgbatch.score"
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
-QUEUES = {Priority.HIGH: "ecgbatch.high", Priority.NORMAL: "ecgbatch.normal"}
+QUEUE_PREFIX = "ecgbatch."
+QUEUES = {priority: QUEUE_PREFIX + priority for priority in (Priority.HIGH, Priority.NORMAL)}
 
 
 def make_app(settings: Settings) -> Celery:

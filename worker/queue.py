@@ -1,6 +1,5 @@
 """Carries chunks from SQL into Redis, a few at a time, and finds those that were lost on the way."""
 
-from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
@@ -8,13 +7,14 @@ from celery import Celery
 from db import chunks
 from db.chunks import Record, WaitingChunk
 from db.engine import Database
+from db.schema import Priority
 from worker.app import QUEUES, TASK
 
 
 def to_message(chunk: WaitingChunk) -> dict[str, Any]:
     """The chunk as JSON holds it: records are [id, path, age, sex]."""
     records = [[record.id, record.path, record.age, record.sex] for record in chunk.records]
-    return asdict(chunk) | {"records": records}
+    return vars(chunk) | {"records": records}
 
 
 def from_message(message: dict[str, Any]) -> WaitingChunk:
@@ -23,20 +23,23 @@ def from_message(message: dict[str, Any]) -> WaitingChunk:
 
 
 def fill_queues(database: Database, app: Celery, queue_chunks: int) -> int:
-    """Publishes pending chunks where a queue is less than half full; returns how many.
+    """Publishes pending chunks in every queue; returns how many."""
+    return sum(fill_queue(database, app, priority, queue_chunks) for priority in QUEUES)
+
+
+def fill_queue(database: Database, app: Celery, priority: Priority, queue_chunks: int) -> int:
+    """Publishes pending chunks where the queue is less than half full; returns how many.
 
     Redis thus holds no more than `queue_chunks` messages a queue, whatever the archive's size.
     """
-    published = 0
-    for priority, queue in QUEUES.items():
-        waiting = queue_length(app, queue)
-        if waiting <= queue_chunks // 2:
-            room = queue_chunks - waiting
-            taken = database.write(chunks.take_pending, priority, room)
-            for chunk in taken:
-                publish(app, queue, chunk)
-            published += len(taken)
-    return published
+    queue = QUEUES[priority]
+    waiting = queue_length(app, queue)
+    if waiting > queue_chunks // 2:
+        return 0
+    taken = database.write(chunks.take_pending, priority, queue_chunks - waiting)
+    for chunk in taken:
+        publish(app, queue, chunk)
+    return len(taken)
 
 
 def publish(app: Celery, queue: str, chunk: WaitingChunk) -> None:

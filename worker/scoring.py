@@ -2,8 +2,9 @@
 
 import os
 import socket
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,12 @@ from worker.quarantine import in_quarantine
 from worker.reading import Reason, RecordError, read
 
 Row = dict[str, Any]
+
+STORE_SECONDS = 0.1
+"""How long the ends of records wait to be stored together: a transaction costs more than its rows.
+
+What a worker scored in this time is what its death can cost.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class ScoringProcess:
         if attempt > 1:
             return (self._alone(scorer, root, record) for record in records)
         size = self.settings.batch_size or scorer.batch_size
-        return lease.watched(_score(scorer, batch) for batch in _read_ahead(scorer, root, records, size))
+        return _gathered(lease.watched(_score(scorer, batch) for batch in _read_ahead(scorer, root, records, size)))
 
     def _alone(self, scorer: Scorer, root: Path, record: Record) -> Ends:
         """The end of a record that might take its process down.
@@ -160,6 +167,21 @@ def _score(scorer: Scorer, batch: Batch) -> Ends:
             error = RecordError(Reason.NOT_FINITE, "the model's probabilities are not numbers", stage="score")
             failed.append(failure_row(row["recording_id"], error))
     return Ends(scored, failed)
+
+
+def _gathered(batches: Iterable[Ends]) -> Iterator[Ends]:
+    """The ends of batches, put together for STORE_SECONDS."""
+    scored: list[Row] = []
+    failed: list[Row] = []
+    since = time.monotonic()
+    for batch in batches:
+        scored += batch.scored
+        failed += batch.failed
+        if time.monotonic() - since > STORE_SECONDS:
+            yield Ends(scored, failed)
+            scored, failed, since = [], [], time.monotonic()
+    if scored or failed:
+        yield Ends(scored, failed)
 
 
 def _read_ahead(scorer: Scorer, root: Path, records: list[Record], size: int) -> Iterator[Batch]:

@@ -14,10 +14,11 @@ from celery.signals import task_failure, worker_process_init, worker_ready, work
 from db import chunks
 from db.engine import OUTAGE_SECONDS, Database
 from db.migrate import open_database
+from db.schema import Priority
 from models import registry
 from settings import EcgbatchError, Settings, load
-from worker.app import REDIS_ERRORS, TASK
-from worker.queue import fill_queues, from_message, reconcile
+from worker.app import QUEUE_PREFIX, REDIS_ERRORS, TASK
+from worker.queue import fill_queue, from_message, reconcile
 from worker.scoring import ScoringProcess
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,16 @@ def _limit_memory(megabytes: int) -> None:
 def score(self: Task, message: dict[str, Any]) -> str:
     """Scores a chunk; what it returns is read by people, in Flower."""
     outcome = process.score_chunk(from_message(message), self.request.id)
-    _fill(process.database, self.app, process.settings)
+    came_from = Priority(self.request.delivery_info["routing_key"].removeprefix(QUEUE_PREFIX))
+    _fill(process.database, self.app, process.settings, came_from)
     return outcome
 
 
-def _fill(database: Database, app: Celery, settings: Settings) -> None:
+def _fill(database: Database, app: Celery, settings: Settings, *priorities: Priority) -> None:
     """Publishes what is pending; without Redis that waits for the next reconcile."""
     try:
-        fill_queues(database, app, settings.queue_chunks)
+        for priority in priorities:
+            fill_queue(database, app, priority, settings.queue_chunks)
     except (EcgbatchError, *REDIS_ERRORS) as error:
         log.warning("nothing published: %s", error)
 
@@ -70,7 +73,7 @@ def give_back(task_id: str, kwargs: dict[str, Any], exception: Exception, **_: A
     database = Database(settings.database_url)
     try:
         database.write(chunks.release, message["job_id"], message["number"], task_id)
-        _fill(database, current_app._get_current_object(), settings)
+        _fill(database, current_app._get_current_object(), settings, *Priority)
     except EcgbatchError as error:
         log.error("%s; its lease will run out", error)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 import worker.scoring
 from db.chunks import Record
+from models.scorer import BATCH_SIZES
 
 DIGEST = "0" * 64
 
@@ -20,7 +21,7 @@ class NoModel:
     """Stands for models.scorer.Scorer; every record has the same probabilities."""
 
     device = "cpu"
-    batch_size = 32
+    batch_size = BATCH_SIZES["compiled"]
 
     def __init__(self, model: object, device: str, kernel: str) -> None:
         pass

@@ -1,0 +1,57 @@
+"""Growth: `ecgbatch enqueue` of more and more records (paths only): time, rate and peak memory."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+from measure import database, in_turn, median, redis_server, show, workplace
+
+
+class Enqueued(NamedTuple):
+    """Seconds from the command to its end, and the most memory that it had, in MB."""
+
+    seconds: float
+    memory: float
+
+
+def enqueue(kind: str, records: int) -> Enqueued:
+    """Enqueues a table of that many records, which need not be there."""
+    with database(kind) as url, redis_server() as redis_url, workplace(database_url=url, redis_url=redis_url) as place:
+        manifest = place.manifest(f"records/{number:08d}" for number in range(records))
+        place.run("db", "upgrade")
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ecgbatch", "enqueue", place.folder, "--manifest", manifest],
+            cwd=place.folder,
+            env=place.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode or place.job().total != records:
+            raise SystemExit(f"not every record was enqueued: status {process.returncode}, {place.job()}")
+    return Enqueued(seconds, usage.ru_maxrss / 1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--repeats", type=int, default=1)
+    args = parser.parse_args()
+    results = in_turn({str(size): lambda size=size: enqueue(args.database, size) for size in args.sizes}, args.repeats)
+    rows = []
+    for size, enqueued in zip(args.sizes, results.values(), strict=True):
+        seconds, memory = (median(values) for values in zip(*enqueued, strict=True))
+        rate = size / seconds
+        rows.append({"records": size, "seconds": seconds, "records per second": rate, "peak memory, MB": memory})
+    show("growth", rows, database=args.database, repeats=args.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""How fast a model is on this machine, and how many processes and which batch size are best.
+
+`ecgbatch model bench` measures and keeps what it suggests, one file a host, in ECGBATCH_MODEL_DIR; workers take from
+there what their settings leave open. Nothing is imported here that a worker's parent process would not need.
+"""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from models.config import (
+    CLASSIFIER_HIDDEN,
+    CONV_WIDTH,
+    LABELS,
+    LEADS,
+    METADATA_HIDDEN,
+    QKV_BLOCK,
+    SAMPLES,
+    NetworkConfig,
+)
+from settings import EcgbatchError, load
+
+if TYPE_CHECKING:
+    from models.registry import Model
+    from models.scorer import Scorer
+
+BATCH_SIZES = (1, 8, 32, 128)
+SECONDS = 0.5
+"""How long each figure is measured, unless one batch takes longer."""
+
+ROUNDS = 8
+"""How often each number of processes is tried."""
+
+AS_GOOD = 0.97
+"""What is within this share of the best is as good: measurements vary by as much."""
+
+
+class Rate(NamedTuple):
+    """One kernel at one batch size: milliseconds a record, and the share of the matrix speed that scoring reaches."""
+
+    device: str
+    kernel: str
+    batch_size: int
+    clean_ms: float
+    score_ms: float
+    records_per_second: float
+    matrix_share: float | None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What is best on this machine."""
+
+    processes: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured; `matrix_gflops` is the speed of one core's float32 matrix products in numpy."""
+
+    model: str
+    fingerprint: str
+    gflop_per_record: float
+    matrix_gflops: float
+    rates: list[Rate]
+    suggested: dict[str, Suggestion]
+
+
+def operations(config: NetworkConfig) -> int:
+    """Floating-point operations of one record, two for each multiplication that is added to something.
+
+    Counted are products of matrices and vectors, in the recurrent form of Beck et al., xLSTM (2024), equations 8-27;
+    the m in mLSTM stores one outer product and reads one product of its matrix memory per step and head.
+    """
+    dim, inner, heads = config.embedding_dim, config.inner_dim, config.heads
+    gates_and_recurrence = 2 * 4 * dim * config.head_dim
+    slstm = CONV_WIDTH * dim + gates_and_recurrence + 3 * dim * config.ffn_dim
+    memory = 2 * inner * (inner // heads)
+    gates = 2 * heads * 3 * inner
+    mlstm = 2 * dim * inner + CONV_WIDTH * inner + 3 * QKV_BLOCK * inner + gates + memory + inner * dim
+    step = len(LEADS) * dim + config.blocks * (slstm + mlstm)
+    wide, narrow = CLASSIFIER_HIDDEN
+    end = 2 * METADATA_HIDDEN + (2 * dim + METADATA_HIDDEN) * wide + wide * narrow + narrow * len(LABELS)
+    return 2 * (SAMPLES * step + end)
+
+
+def measure(model: "Model", batch_sizes: tuple[int, ...] = BATCH_SIZES, seconds: float = SECONDS) -> Bench:
+    """Measures every kernel that can be had here."""
+    flop = operations(model.config)
+    matrix = _matrix_speed(seconds)
+    rates: list[Rate] = []
+    suggested = {}
+    for device, kernel in _kernels(model.config):
+        from models.scorer import Scorer
+
+        scorer = Scorer(model, device, kernel)
+        of_kernel = [_rate(scorer, size, flop / matrix, seconds) for size in batch_sizes]
+        rates += of_kernel
+        best = max(rate.records_per_second for rate in of_kernel)
+        batch_size = next(rate.batch_size for rate in of_kernel if rate.records_per_second >= AS_GOOD * best)
+        processes = _best_processes(scorer) if kernel == "compiled" else _cores() if device == "cpu" else 1
+        suggested[f"{device} {kernel}"] = Suggestion(processes, batch_size)
+    return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, rates, suggested)
+
+
+def keep(bench: Bench) -> Path:
+    """Writes what is suggested, for `suggestion`. Raises EcgbatchError when the folder cannot be written."""
+    path = _path()
+    content = {"fingerprint": bench.fingerprint, "suggested": {k: asdict(s) for k, s in bench.suggested.items()}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise EcgbatchError(f"cannot write {path} ({error.strerror}): set ECGBATCH_MODEL_DIR to a folder") from None
+    return path
+
+
+def suggestion(fingerprint: str, device: str, kernel: str) -> Suggestion | None:
+    """What `ecgbatch model bench` suggested for this model on this host; None if it was not measured."""
+    try:
+        content = json.loads(_path().read_text())
+        if content["fingerprint"] != fingerprint:
+            return None
+        return Suggestion(**content["suggested"][f"{device} {kernel}"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path() -> Path:
+    """In a folder of its own: the files in ECGBATCH_MODEL_DIR are models."""
+    return load().model_dir / "bench" / f"{socket.gethostname()}.json"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _kernels(config: NetworkConfig) -> Iterator[tuple[str, str]]:
+    """The pairs of device and kernel that can be had here."""
+    import torch
+
+    from models import compiled
+
+    if compiled.available() and compiled.supports(config):
+        yield "cpu", "compiled"
+    yield "cpu", "torch"
+    if torch.cuda.is_available():
+        yield "cuda", "torch"
+
+
+def _rate(scorer: "Scorer", batch_size: int, ideal_seconds: float, seconds: float) -> Rate:
+    import numpy as np
+
+    scorer.batch_size = batch_size
+    signals = np.random.default_rng(0).standard_normal((batch_size, SAMPLES, len(LEADS)))
+    metadata = np.full((batch_size, 2), (60.0, 0.0), np.float32)
+    cleaned = scorer.clean(signals)
+    clean = _seconds(lambda: scorer.clean(signals), seconds / 4) / batch_size
+    score = _seconds(lambda: scorer.score(cleaned, metadata), seconds) / batch_size
+    share = ideal_seconds / score if scorer.device == "cpu" else None
+    return Rate(scorer.device, scorer.kernel, batch_size, 1000 * clean, 1000 * score, 1 / (clean + score), share)
+
+
+def _seconds(work: Callable[[], object], seconds: float) -> float:
+    """What `work` takes: the median of as many times as fit in `seconds`."""
+    times: list[float] = []
+    while not times or sum(times) < seconds:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def _matrix_speed(seconds: float) -> float:
+    """Operations per second of numpy's product of two float32 matrices of 512 x 512."""
+    import numpy as np
+
+    a = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
+    return 2 * 512**3 / _seconds(lambda: a @ a, seconds)
+
+
+def _best_processes(scorer: "Scorer") -> int:
+    """As few as score as much as any number of them, up to one per core; threads, as the kernel needs no Python."""
+    import numpy as np
+
+    cleaned = scorer.clean(np.random.default_rng(0).standard_normal((8, SAMPLES, len(LEADS))))
+    metadata = np.full((8, 2), (60.0, 0.0), np.float32)
+    numbers = sorted({1, max(1, _cores() // 2), _cores()})
+    fastest = dict.fromkeys(numbers, math.inf)  # not the median: who else uses the machine now must not decide
+    for _ in range(ROUNDS):
+        for number in numbers:
+            with ThreadPoolExecutor(number) as pool:
+                began = time.perf_counter()
+                list(pool.map(lambda _: scorer.score(cleaned, metadata), range(number)))
+                fastest[number] = min(fastest[number], time.perf_counter() - began)
+    rates = {number: number / seconds for number, seconds in fastest.items()}
+    return next(number for number in numbers if rates[number] >= AS_GOOD * max(rates.values()))
