@@ -107,7 +107,7 @@ def measure(model: "Model", batch_sizes: tuple[int, ...] = BATCH_SIZES, seconds:
         rates += of_kernel
         best = max(rate.records_per_second for rate in of_kernel)
         batch_size = next(rate.batch_size for rate in of_kernel if rate.records_per_second >= AS_GOOD * best)
-        processes = _best_processes(scorer) if kernel == "compiled" else _cores() if device == "cpu" else 1
+        processes = _best_processes(scorer) if kernel == "compiled" else cores() if device == "cpu" else 1
         suggested[f"{device} {kernel}"] = Suggestion(processes, batch_size)
     return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, rates, suggested)
 
@@ -140,7 +140,8 @@ def _path() -> Path:
     return load().model_dir / "bench" / f"{socket.gethostname()}.json"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -194,7 +195,7 @@ def _best_processes(scorer: "Scorer") -> int:
 
     cleaned = scorer.clean(np.random.default_rng(0).standard_normal((8, SAMPLES, len(LEADS))))
     metadata = np.full((8, 2), (60.0, 0.0), np.float32)
-    numbers = sorted({1, max(1, _cores() // 2), _cores()})
+    numbers = sorted({1, max(1, cores() // 2), cores()})
     fastest = dict.fromkeys(numbers, math.inf)  # not the median: who else uses the machine now must not decide
     for _ in range(ROUNDS):
         for number in numbers:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import compiled, preprocessing
+from models import bench, compiled, preprocessing
 from models.config import LABELS, LEADS, SAMPLES, NetworkConfig
 from models.registry import Model, Weights
 from settings import EcgbatchError
@@ -18,15 +18,15 @@ Cleaned = Any
 Network = Callable[[Cleaned, Array], Array]
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
-BATCH_SIZES = {"compiled": 8, "torch": 32}
-"""On a CPU: the compiled kernel is as fast at any size, and small batches lose little when a worker dies."""
+BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 32, ("cuda", "torch"): 256}
+"""By device and kernel, unless `ecgbatch model bench` found better: the compiled kernel is as fast at any size."""
 
 
 class Scorer:
     """Scores records by one model.
 
     `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. With the
-    compiled kernel torch is never imported. `batch_size` is the number of records at which a device scores fastest.
+    compiled kernel torch is never imported. `batch_size` is what `ecgbatch model bench` suggested, or a default.
     Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that were tampered with.
     """
 
@@ -34,7 +34,8 @@ class Scorer:
         self.model = model
         self.device = device
         self.kernel = choose_kernel(model.config, device, kernel)
-        self.batch_size = 256 if device == "cuda" else BATCH_SIZES[self.kernel]
+        suggested = bench.suggestion(model.fingerprint, device, self.kernel)
+        self.batch_size = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
         self._clean: Callable[[NDArray[np.float64]], Cleaned]
         self._clean = partial(preprocessing.clean, normalization=model.normalization)
         self._network: Network

@@ -4,9 +4,13 @@ import argparse
 import os
 import secrets
 import socket
+from typing import TYPE_CHECKING
 
 from output import print_rows, remark
-from settings import EcgbatchError, load, variable
+from settings import EcgbatchError, Settings, load, variable
+
+if TYPE_CHECKING:
+    from models.registry import Model
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,9 +66,8 @@ def run_worker(args: argparse.Namespace) -> int:
     app = connected_app(settings)
     if not model.trained:
         remark(f"the model {model.name} {model.version} is untrained: its probabilities mean nothing")
-    processes = settings.processes or (len(os.sched_getaffinity(0)) if settings.device == "cpu" else 1)
     worker = app.Worker(
-        concurrency=processes,
+        concurrency=settings.processes or _suggested_processes(settings, model),
         hostname=f"ecgbatch-{os.getpid()}@{socket.gethostname()}",
         loglevel="INFO",
         quiet=True,
@@ -74,6 +77,17 @@ def run_worker(args: argparse.Namespace) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _suggested_processes(settings: Settings, model: "Model") -> int:
+    """What `ecgbatch model bench` found best on this machine; else one per core, or one for a GPU."""
+    from models import bench
+    from models.scorer import choose_kernel
+
+    kernel = choose_kernel(model.config, settings.device, settings.kernel)
+    if suggested := bench.suggestion(model.fingerprint, settings.device, kernel):
+        return suggested.processes
+    return bench.cores() if settings.device == "cpu" else 1
 
 
 def run_flower(args: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """`ecgbatch doctor`: looks at everything that scoring needs and says what to do about what is missing."""
 
-import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -75,8 +74,10 @@ def _kernel(settings: Settings) -> str:
 
 
 def _device(settings: Settings) -> str:
+    from models import bench
+
     if settings.device == "cpu":
-        return f"cpu, {len(os.sched_getaffinity(0))} cores"
+        return f"cpu, {bench.cores()} cores"
     import torch
 
     if not torch.cuda.is_available():

@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -34,7 +35,7 @@ def load_model(**_: Any) -> None:
     settings = load()
     process = ScoringProcess(settings, open_database(settings.database_url, OUTAGE_SECONDS))
     process.scorer(registry.find(settings.model).fingerprint)
-    if settings.device == "cpu":
+    if settings.device == "cpu" and sys.platform == "linux":
         _limit_memory(settings.memory_mb)
 
 

@@ -21,7 +21,7 @@ class NoModel:
     """Stands for models.scorer.Scorer; every record has the same probabilities."""
 
     device = "cpu"
-    batch_size = BATCH_SIZES["compiled"]
+    batch_size = BATCH_SIZES["cpu", "compiled"]
 
     def __init__(self, model: object, device: str, kernel: str) -> None:
         pass
