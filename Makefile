@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH  := torch==2.13.0
 BIN    := .venv/bin
 
-.PHONY: install run test chaos lint
+.PHONY: install run test chaos bench lint
 
 install: .venv/installed
 
@@ -20,6 +20,10 @@ test: install
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos tests/test_chaos.py -s
+
+bench: install
+	for b in end_to_end against_published processes; do $(BIN)/python benchmarks/$$b.py $(ARCHIVE) || exit 1; done
+	for b in queue_and_database growth; do $(BIN)/python benchmarks/$$b.py || exit 1; done
 
 lint: install
 	$(BIN)/ruff check .

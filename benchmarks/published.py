@@ -1,10 +1,10 @@
 """The published way of scoring, in plain form: one record after the other, the formulas as they are written.
 
-Each record is read by `wfdb.rdsamp` and filtered lead by lead. The network does, operation by operation, what the
-PyTorch package `xlstm` of NX-AI (as of version 2) does where there is no GPU: the sLSTM cell of the backend
-"vanilla", which steps through time in Python, stacks the four states and the four gates of each step and keeps them
-all, and the mLSTM cell "parallel_stabilized_simple", which makes several tensors of time by time. So its time
-is what users of the published model see, and its probabilities are those of `ecgbatch`, which is measured against it.
+Each record is read by `wfdb.rdsamp` and filtered lead by lead. The network follows the public code of the PyTorch
+package `xlstm` of NX-AI where there is no GPU: the sLSTM cell of the backend "vanilla", which steps through time in
+Python, stacks the four states and the four gates of each step and keeps them all, and the mLSTM cell
+"parallel_stabilized_simple", which makes several tensors of time by time. Its clamps of the gates are those of later
+copies of that code. Its probabilities are those of `ecgbatch`, which is measured against it.
 """
 
 import math

@@ -5,12 +5,10 @@ there what their settings leave open. Nothing is imported here that a worker's p
 """
 
 import json
-import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8, 32, 128)
 SECONDS = 0.5
 """How long each figure is measured, unless one batch takes longer."""
-
-ROUNDS = 8
-"""How often each number of processes is tried."""
 
 AS_GOOD = 0.97
 """What is within this share of the best is as good: measurements vary by as much."""
@@ -107,7 +102,7 @@ def measure(model: "Model", batch_sizes: tuple[int, ...] = BATCH_SIZES, seconds:
         rates += of_kernel
         best = max(rate.records_per_second for rate in of_kernel)
         batch_size = next(rate.batch_size for rate in of_kernel if rate.records_per_second >= AS_GOOD * best)
-        processes = _best_processes(scorer) if kernel == "compiled" else cores() if device == "cpu" else 1
+        processes = cores() if device == "cpu" else 1
         suggested[f"{device} {kernel}"] = Suggestion(processes, batch_size)
     return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, rates, suggested)
 
@@ -187,21 +182,3 @@ def _matrix_speed(seconds: float) -> float:
 
     a = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
     return 2 * 512**3 / _seconds(lambda: a @ a, seconds)
-
-
-def _best_processes(scorer: "Scorer") -> int:
-    """As few as score as much as any number of them, up to one per core; threads, as the kernel needs no Python."""
-    import numpy as np
-
-    cleaned = scorer.clean(np.random.default_rng(0).standard_normal((8, SAMPLES, len(LEADS))))
-    metadata = np.full((8, 2), (60.0, 0.0), np.float32)
-    numbers = sorted({1, max(1, cores() // 2), cores()})
-    fastest = dict.fromkeys(numbers, math.inf)  # not the median: who else uses the machine now must not decide
-    for _ in range(ROUNDS):
-        for number in numbers:
-            with ThreadPoolExecutor(number) as pool:
-                began = time.perf_counter()
-                list(pool.map(lambda _: scorer.score(cleaned, metadata), range(number)))
-                fastest[number] = min(fastest[number], time.perf_counter() - began)
-    rates = {number: number / seconds for number, seconds in fastest.items()}
-    return next(number for number in numbers if rates[number] >= AS_GOOD * max(rates.values()))
