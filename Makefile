@@ -19,7 +19,7 @@ test: install
 	$(BIN)/python -m pytest
 
 chaos: install
-	$(BIN)/python -m pytest -m chaos tests/test_chaos.py -s
+	$(BIN)/python -m pytest -m chaos -s
 
 bench: install
 	for b in end_to_end against_published processes; do $(BIN)/python benchmarks/$$b.py $(ARCHIVE) || exit 1; done

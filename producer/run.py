@@ -94,11 +94,12 @@ class Workers:
         self.logfile = logfile
 
     def check(self) -> None:
-        """Raises EcgbatchError, with the last words of its log, when the worker has ended."""
+        """Raises EcgbatchError, with the reason from its log, when the worker has ended."""
         if (status := self.process.poll()) is not None:
-            lines = self.logfile.read_text(errors="replace").strip().splitlines()
-            last = lines[-1].strip() if lines else "it logged nothing"
-            raise EcgbatchError(f"the workers ended unexpectedly (status {status}): {last}")
+            lines = self.logfile.read_text(errors="replace").strip().splitlines() or ["they logged nothing"]
+            errors = [line for line in lines if ": CRITICAL/" in line or line.startswith("ecgbatch: ")]
+            why = (errors or lines)[-1].split("] ")[-1].removeprefix("ecgbatch: ")
+            raise EcgbatchError(f"the workers ended (status {status}): {why}")
 
     def stop(self) -> None:
         """Lets them finish what they have begun, for as long as GRACE_SECONDS, then kills them all."""

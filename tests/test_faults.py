@@ -99,10 +99,18 @@ def test_a_record_that_takes_its_process_along_harms_only_itself(
     assert scored(faulty) == 62
 
 
-def test_thirty_crashing_records_at_once(faulty: Command, archive: Path) -> None:
-    name_after(archive, dict.fromkeys(range(10, 40), "crash"))
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("crash", "crashed"),
+        pytest.param("hang", "timed_out", marks=pytest.mark.chaos),
+        pytest.param("huge", "out_of_memory", marks=pytest.mark.chaos),
+    ],
+)
+def test_thirty_bad_records_at_once(faulty: Command, archive: Path, fault: str, reason: str) -> None:
+    name_after(archive, dict.fromkeys(range(10, 40), fault))
     score(faulty, archive, status=3)
-    assert faulty.rows("SELECT reason, COUNT(*) AS n FROM failures GROUP BY reason") == [{"reason": "crashed", "n": 30}]
+    assert faulty.rows("SELECT reason, COUNT(*) AS n FROM failures GROUP BY reason") == [{"reason": reason, "n": 30}]
     assert scored(faulty) == 34
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Command, processes_mentioning, running, wait_until
 
 PROBABILITIES = "norm, mi, sttc, cd, hyp"
@@ -175,6 +176,12 @@ def test_wrong_use_is_answered_in_one_line(command: Command, arguments: list[str
     done = command(*arguments, status=1)
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if "untrained" not in line]) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_one_line(command: Command, archive: Path) -> None:
+    command.environment["ECGBATCH_DEVICE"] = "cuda"
+    assert "device" in command("run", archive, status=1).stderr.splitlines()[-1].split("(status 1): ")[1]
 
 
 def test_a_redis_that_is_away_is_one_line(command: Command, archive: Path) -> None:

@@ -33,8 +33,13 @@ def load_model(**_: Any) -> None:
     """Makes the model resident before the first chunk comes."""
     global process
     settings = load()
-    process = ScoringProcess(settings, open_database(settings.database_url, OUTAGE_SECONDS))
-    process.scorer(registry.find(settings.model).fingerprint)
+    try:
+        process = ScoringProcess(settings, open_database(settings.database_url, OUTAGE_SECONDS))
+        process.scorer(registry.find(settings.model).fingerprint)
+    except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
+        log.critical("%s", error)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(1)
     if settings.device == "cpu" and sys.platform == "linux":
         _limit_memory(settings.memory_mb)
 
