@@ -299,6 +299,11 @@ def release(connection: Connection, job_id: int, number: int, task_id: str) -> N
     connection.execute(running.values(state=ChunkState.PENDING, lease_until=None))
 
 
+def give_back_queued(connection: Connection) -> None:
+    """Makes pending again all that is queued: for a Redis that has only just started, and is empty."""
+    connection.execute(chunks.update().where(chunks.c.state == ChunkState.QUEUED).values(state=ChunkState.PENDING))
+
+
 def give_back_lost(connection: Connection, waiting: dict[Priority, int]) -> int:
     """Makes pending again what was lost on the way and ends what is complete; returns how many chunks.
 

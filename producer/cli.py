@@ -97,11 +97,14 @@ def _add_archive_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_all(args: argparse.Namespace) -> int:
+    from db import chunks
     from producer.run import embedded_redis, follow, workers
 
-    settings = _settings(args)
-    with _archive(args) as root, embedded_redis(settings) as settings:
+    given = _settings(args)
+    with _archive(args) as root, embedded_redis(given) as settings:
         database, model = _prepare(settings)
+        if given.redis_url is None:
+            database.write(chunks.give_back_queued)
         job_id = _enqueue(args, settings, database, model, root)
         progress = _progress(database, job_id)
         if progress.ended and progress.reused == progress.total:

@@ -23,6 +23,8 @@ from producer.synthetic import write_archive
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TEST_DATA", REPOSITORY.parent / "shared"))
+FAULTS = REPOSITORY / "tests/faults"
+"""On PYTHONPATH, this folder makes worker processes slow, or crash: see its sitecustomize.py."""
 
 
 @pytest.fixture(scope="session")

