@@ -14,7 +14,6 @@ from celery.signals import task_failure, worker_process_init, worker_ready, work
 
 from db import chunks
 from db.engine import OUTAGE_SECONDS, Database
-from db.migrate import open_database
 from db.schema import Priority
 from models import registry
 from settings import EcgbatchError, Settings, load
@@ -34,7 +33,7 @@ def load_model(**_: Any) -> None:
     global process
     settings = load()
     try:
-        process = ScoringProcess(settings, open_database(settings.database_url, OUTAGE_SECONDS))
+        process = ScoringProcess(settings, Database(settings.database_url, OUTAGE_SECONDS))
         process.scorer(registry.find(settings.model).fingerprint)
     except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
         log.critical("%s", error)
