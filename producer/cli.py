@@ -1,6 +1,7 @@
 """The commands about jobs: run, enqueue, status, failures, retry, cancel."""
 
 import argparse
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -101,6 +102,7 @@ def run_all(args: argparse.Namespace) -> int:
     from producer.run import embedded_redis, follow, workers
 
     given = _settings(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
     with _archive(args) as root, embedded_redis(given) as settings:
         database, model = _prepare(settings)
         if given.redis_url is None:

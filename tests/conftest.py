@@ -109,9 +109,15 @@ class Command:
         return done
 
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-        """Starts a command that goes on, in a process group of its own."""
+        """Starts a command that goes on, in a process group of its own, which heeds Ctrl-C as in a terminal."""
         return subprocess.Popen(
-            self._line(arguments), cwd=self.folder, env=self.environment, text=True, start_new_session=True, **options
+            self._line(arguments),
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
+            **options,
         )
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
