@@ -130,17 +130,18 @@ class LeaseLost(Exception):
 
 def take_pending(connection: Connection, priority: Priority, room: int) -> list[WaitingChunk]:
     """Marks up to `room` pending chunks as queued, shared evenly among the jobs, and returns them."""
+    choice = _fair_choice(connection, priority, room)
     numbers: dict[int, list[int]] = {}
-    for job_id, number in _fair_choice(connection, priority, room):
+    for job_id, number in choice:
         numbers.setdefault(job_id, []).append(number)
     present = now(connection)
-    taken: list[tuple[int, int]] = []
+    taken: set[tuple[int, int]] = set()
     for job_id, of_job in numbers.items():
         pending = (chunks.c.job_id == job_id) & chunks.c.number.in_(of_job) & (chunks.c.state == ChunkState.PENDING)
         queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=present)
         queued = connection.execute(queue.returning(chunks.c.number)).scalars()
-        taken += ((job_id, number) for number in sorted(queued))
-    return _load(connection, taken)
+        taken |= {(job_id, number) for number in queued}
+    return _load(connection, [key for key in choice if key in taken])
 
 
 def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[tuple[int, int]]:
