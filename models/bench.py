@@ -82,10 +82,10 @@ def operations(config: NetworkConfig) -> int:
     memory = 2 * inner * (inner // heads)
     gates = 2 * heads * 3 * inner
     mlstm = 2 * dim * inner + CONV_WIDTH * inner + 3 * QKV_BLOCK * inner + gates + memory + inner * dim
-    step = len(LEADS) * dim + config.blocks * (slstm + mlstm)
+    step = config.inputs * dim + config.blocks * (slstm + mlstm)
     wide, narrow = CLASSIFIER_HIDDEN
     end = 2 * METADATA_HIDDEN + (2 * dim + METADATA_HIDDEN) * wide + wide * narrow + narrow * len(LABELS)
-    return 2 * (SAMPLES * step + end)
+    return 2 * (SAMPLES // config.patch * step + end)
 
 
 def measure(model: "Model", batch_sizes: tuple[int, ...] = BATCH_SIZES, seconds: float = SECONDS) -> Bench:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import NetworkConfig
+from models.config import LEADS, NetworkConfig
 from settings import EcgbatchError
 
 Weights = dict[str, NDArray[np.float32]]
@@ -109,7 +109,8 @@ def _config(weights: Weights) -> NetworkConfig:
     embedding = weights.get("embedding.weight")
     if not blocks[variant] or not kernels or embedding is None or embedding.ndim != 2:
         raise EcgbatchError("its network is no parallel xLSTM")
-    return NetworkConfig(variant, embedding.shape[0], kernels[0].shape[0], blocks[variant])
+    patch = max(embedding.shape[1] // len(LEADS), 1)
+    return NetworkConfig(variant, embedding.shape[0], kernels[0].shape[0], blocks[variant], patch)
 
 
 def _count(weights: Weights, prefix: str) -> int:

@@ -87,6 +87,7 @@ class CompiledNetwork:
         stacked = config.variant == "stacked"
         self._network = _kernel.load(
             self.instructions,
+            config.inputs,
             config.embedding_dim,
             config.inner_dim,
             config.heads,
@@ -105,10 +106,11 @@ class CompiledNetwork:
         _check("signal", signal, (None, None, len(LEADS)))
         _check("metadata", metadata, (len(signal), METADATA_DIM))
         batch, samples = signal.shape[:2]
-        if not 0 < samples <= MOST_SAMPLES:
-            raise EcgbatchError(f"a signal must have 1 to {MOST_SAMPLES} time steps, not {samples}: cut it")
+        if not 0 < samples <= MOST_SAMPLES or samples % self.config.patch:
+            patches = "" if self.config.patch == 1 else f" in patches of {self.config.patch}"
+            raise EcgbatchError(f"a signal must have 1 to {MOST_SAMPLES} time steps{patches}, not {samples}: cut it")
         probabilities = np.empty((batch, len(LABELS)), dtype=np.float32)
-        _kernel.run(self._network, signal, metadata, probabilities, batch, samples)
+        _kernel.run(self._network, signal, metadata, probabilities, batch, samples // self.config.patch)
         return probabilities
 
 
@@ -143,7 +145,7 @@ def parameter_shapes(config: NetworkConfig) -> Shapes:
     """Name and shape of every parameter of a network, as in its state_dict."""
     dim = config.embedding_dim
     wide, narrow = CLASSIFIER_HIDDEN
-    yield "embedding.weight", (dim, len(LEADS))
+    yield "embedding.weight", (dim, config.inputs)
     yield "embedding.bias", (dim,)
     yield "embedding_norm.weight", (dim,)
     yield "embedding_norm.bias", (dim,)

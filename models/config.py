@@ -23,23 +23,32 @@ class NetworkConfig:
     """The sizes of one parallel xLSTM.
 
     `blocks` counts the residual blocks of each branch in the stacked variant and the levels, of one block
-    of each kind, in the hierarchical one. Raises EcgbatchError for sizes that make no network.
+    of each kind, in the hierarchical one. `patch` is how many samples one time step of the network takes in. Raises
+    EcgbatchError for sizes that make no network.
     """
 
     variant: str = "stacked"
     embedding_dim: int = 128
     heads: int = 4
     blocks: int = 2
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise EcgbatchError(f"variant must be one of {', '.join(VARIANTS)}, not {self.variant!r}")
-        for name in ("embedding_dim", "heads", "blocks"):
+        for name in ("embedding_dim", "heads", "blocks", "patch"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise EcgbatchError(f"{name} of a network must be a whole number above zero, not {value!r}")
         if self.embedding_dim % self.heads or self.inner_dim % self.heads:
             raise EcgbatchError(f"{self.heads} heads do not divide an embedding of {self.embedding_dim}")
+        if SAMPLES % self.patch:
+            raise EcgbatchError(f"patches of {self.patch} do not divide {SAMPLES} samples")
+
+    @property
+    def inputs(self) -> int:
+        """Width of what one time step sees: all leads of a patch."""
+        return self.patch * len(LEADS)
 
     @property
     def head_dim(self) -> int:

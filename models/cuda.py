@@ -120,7 +120,8 @@ class WholeSequence(ParallelXLSTM):
         self.scan = scan
 
     def pooled(self, signal: Tensor) -> Tensor:
-        x = F.relu(self.embedding_norm(self.embedding(signal.transpose(0, 1))))  # (T, B, D)
+        patches = signal.reshape(len(signal), -1, self.config.inputs)
+        x = F.relu(self.embedding_norm(self.embedding(patches.transpose(0, 1))))  # (T, B, D)
         for slstm, mlstm in self.levels():
             x = (self.slstm_blocks_of(slstm, x) + in_chunks(mlstm, x)) / 2
         return torch.cat([x.mean(0), x.amax(0)], dim=-1)

@@ -34,7 +34,6 @@
 
 namespace {
 
-constexpr int LEADS = 12;
 constexpr int CLASSES = 5;
 constexpr int METADATA = 2, METADATA_FEATURES = 32, HIDDEN_1 = 256, HIDDEN_2 = 128;
 constexpr int TAPS = 4;       // of the causal convolutions
@@ -64,6 +63,7 @@ class Floats {
 };
 
 struct Dimensions {
+    int inputs;  // of a time step: all leads of a patch of samples
     int embedding, inner, heads, levels, blocks, feedforward;  // `blocks` of each kind per level
     int slstm_head() const { return embedding / heads; }
     int mlstm_head() const { return inner / heads; }
@@ -104,12 +104,12 @@ struct Level {
 
 // What one call works in. The tile buffers begin with the TAPS - 1 rows before the tile where a convolution needs them.
 struct Workspace {
-    Workspace(const Dimensions& d, size_t samples)
-        : capacity(samples), memory(size(d, samples)), cursor(memory.get()) {
-        carve(d, samples);
+    Workspace(const Dimensions& d, size_t steps)
+        : capacity(steps), memory(size(d, steps)), cursor(memory.get()) {
+        carve(d, steps);
     }
     size_t capacity;
-    float *slstm, *mlstm;                                  // (samples, embedding): the two branches
+    float *slstm, *mlstm;                                  // (steps, embedding): the two branches
     float *signal, *norm, *convolved, *wide, *cell;        // tiles
     float *q, *k, *v, *gates;                              // tiles
     float *k_transposed, *q_scaled, *k_scaled, *scores;    // tile of one head
@@ -122,9 +122,9 @@ struct Workspace {
     float* cursor;
     size_t needed = 0;
 
-    static size_t size(const Dimensions& d, size_t samples) {
+    static size_t size(const Dimensions& d, size_t steps) {
         Workspace counter;
-        counter.carve(d, samples);
+        counter.carve(d, steps);
         return counter.needed;
     }
     Workspace() : capacity(0), memory(0), cursor(nullptr) {}
@@ -137,12 +137,12 @@ struct Workspace {
         cursor += count;
         return start;
     }
-    void carve(const Dimensions& d, size_t samples) {
-        const size_t steps = (samples + TILE - 1) / TILE * TILE, embedding = d.embedding, inner = d.inner;
+    void carve(const Dimensions& d, size_t steps) {
+        const size_t padded = (steps + TILE - 1) / TILE * TILE, embedding = d.embedding, inner = d.inner;
         const size_t history = TILE + TAPS - 1, head = d.mlstm_head();
-        slstm = take(steps * embedding);
-        mlstm = take(steps * embedding);
-        signal = take(TILE * LEADS);
+        slstm = take(padded * embedding);
+        mlstm = take(padded * embedding);
+        signal = take(TILE * d.inputs);
         norm = take(history * embedding);
         convolved = take(TILE * inner);
         wide = take(history * std::max<size_t>(2 * inner, 2 * d.feedforward));
@@ -176,7 +176,7 @@ struct InstructionSet {
     const char* name;
     int panel;  // columns of a packed weight panel
     bool (*supported)();
-    void (*forward)(const Model&, const Workspace&, const float* signal, const float* metadata, size_t samples,
+    void (*forward)(const Model&, const Workspace&, const float* signal, const float* metadata, size_t steps,
                     float* probabilities);
 };
 
@@ -184,7 +184,7 @@ struct InstructionSet {
 struct Model {
     Model(const InstructionSet& set, const Dimensions& d, const float* parameters, size_t count)
         : set(set), d(d), next_(parameters), left_(count) {
-        embedding = linear(d.embedding, LEADS, true);
+        embedding = linear(d.embedding, d.inputs, true);
         embedding_norm = copy(d.embedding);
         embedding_norm_bias = copy(d.embedding);
         for (int i = 0; i < d.levels; i++) levels.push_back(level());
@@ -203,11 +203,11 @@ struct Model {
     Linear metadata, classifier_1, classifier_2, classifier_3;
 
     // Workspaces are kept between calls; each concurrent call has its own.
-    std::unique_ptr<Workspace> acquire(size_t samples) {
+    std::unique_ptr<Workspace> acquire(size_t steps) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
             for (auto& candidate : idle_)
-                if (candidate->capacity >= samples) {
+                if (candidate->capacity >= steps) {
                     std::unique_ptr<Workspace> found = std::move(candidate);
                     candidate = std::move(idle_.back());
                     idle_.pop_back();
@@ -215,7 +215,7 @@ struct Model {
                 }
             idle_.clear();
         }
-        return std::make_unique<Workspace>(d, samples);
+        return std::make_unique<Workspace>(d, steps);
     }
     void release(std::unique_ptr<Workspace> workspace) {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -351,7 +351,7 @@ const InstructionSet SETS[] = {  // the fastest first
 };
 
 constexpr const char* CAPSULE = "models._kernel.network";
-constexpr Py_ssize_t MOST_SAMPLES = 1 << 20;
+constexpr Py_ssize_t MOST_STEPS = 1 << 20;
 constexpr int WIDEST = 1 << 13;
 
 // A buffer of float32, released at the end of the scope. `floats` is null, with a Python error set, when it can't be had.
@@ -385,11 +385,11 @@ PyObject* load(PyObject*, PyObject* arguments) {
     const char* name;
     Dimensions d;
     PyObject* object;
-    if (!PyArg_ParseTuple(arguments, "siiiiiiO", &name, &d.embedding, &d.inner, &d.heads, &d.levels, &d.blocks,
+    if (!PyArg_ParseTuple(arguments, "siiiiiiiO", &name, &d.inputs, &d.embedding, &d.inner, &d.heads, &d.levels, &d.blocks,
                           &d.feedforward, &object))
         return nullptr;
-    if (std::min({d.embedding, d.inner, d.heads, d.levels, d.blocks, d.feedforward}) < 1 ||
-        std::max({d.embedding, d.inner, d.feedforward}) > WIDEST || d.embedding % (LANES * d.heads) ||
+    if (std::min({d.inputs, d.embedding, d.inner, d.heads, d.levels, d.blocks, d.feedforward}) < 1 ||
+        std::max({d.inputs, d.embedding, d.inner, d.feedforward}) > WIDEST || d.embedding % (LANES * d.heads) ||
         d.inner % (LANES * d.heads) || d.feedforward % LANES) {
         PyErr_SetString(PyExc_ValueError, "the compiled kernel does not support these dimensions");
         return nullptr;
@@ -415,11 +415,11 @@ PyObject* load(PyObject*, PyObject* arguments) {
 }
 
 bool score(Model& model, const float* signal, const float* metadata, float* probabilities, size_t batch,
-           size_t samples) noexcept {
+           size_t steps) noexcept {
     try {
-        auto workspace = model.acquire(samples);
+        auto workspace = model.acquire(steps);
         for (size_t i = 0; i < batch; i++)
-            model.set.forward(model, *workspace, signal + i * samples * LEADS, metadata + i * METADATA, samples,
+            model.set.forward(model, *workspace, signal + i * steps * model.d.inputs, metadata + i * METADATA, steps,
                               probabilities + i * CLASSES);
         model.release(std::move(workspace));
         return true;
@@ -430,9 +430,9 @@ bool score(Model& model, const float* signal, const float* metadata, float* prob
 
 PyObject* run(PyObject*, PyObject* arguments) {
     PyObject *capsule, *signal_object, *metadata_object, *output_object;
-    Py_ssize_t batch, samples;
+    Py_ssize_t batch, steps;
     if (!PyArg_ParseTuple(arguments, "OOOOnn", &capsule, &signal_object, &metadata_object, &output_object, &batch,
-                          &samples))
+                          &steps))
         return nullptr;
     auto* model = static_cast<Model*>(PyCapsule_GetPointer(capsule, CAPSULE));
     if (!model) return nullptr;
@@ -442,15 +442,15 @@ PyObject* run(PyObject*, PyObject* arguments) {
     if (!metadata.floats) return nullptr;
     View output(output_object, PyBUF_WRITABLE);
     if (!output.floats) return nullptr;
-    if (batch < 0 || samples < 1 || samples > MOST_SAMPLES || metadata.count() != batch * METADATA ||
-        output.count() != batch * CLASSES || signal.count() % (samples * LEADS) ||
-        signal.count() / (samples * LEADS) != batch) {
-        PyErr_SetString(PyExc_ValueError, "the buffers do not have the sizes that batch and samples say");
+    if (batch < 0 || steps < 1 || steps > MOST_STEPS || metadata.count() != batch * METADATA ||
+        output.count() != batch * CLASSES || signal.count() % (steps * model->d.inputs) ||
+        signal.count() / (steps * model->d.inputs) != batch) {
+        PyErr_SetString(PyExc_ValueError, "the buffers do not have the sizes that batch and steps say");
         return nullptr;
     }
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = score(*model, signal.floats, metadata.floats, output.floats, size_t(batch), size_t(samples));
+    done = score(*model, signal.floats, metadata.floats, output.floats, size_t(batch), size_t(steps));
     Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -459,8 +459,8 @@ PyObject* run(PyObject*, PyObject* arguments) {
 PyMethodDef METHODS[] = {
     {"instructions", instructions, METH_NOARGS, "instructions() -> names of the usable instruction sets, fastest first"},
     {"load", load, METH_VARARGS,
-     "load(instructions, embedding, inner, heads, levels, blocks, feedforward, parameters) -> network"},
-    {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, batch, samples): fills probabilities"},
+     "load(instructions, inputs, embedding, inner, heads, levels, blocks, feedforward, parameters) -> network"},
+    {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, batch, steps): fills probabilities"},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -753,14 +753,14 @@ INLINE void slstm_step(int head, const float* recurrent, float* preactivation, c
     }
 }
 
-void slstm_block(const Dimensions& d, const SlstmBlock& b, const Workspace& w, float* x, size_t samples) {
+void slstm_block(const Dimensions& d, const SlstmBlock& b, const Workspace& w, float* x, size_t steps) {
     const int embedding = d.embedding, head = d.slstm_head();
     float* normed = w.norm + (TAPS - 1) * embedding;
     std::fill_n(w.norm, (TAPS - 1) * embedding, 0.0f);
     for (float* state : {w.hidden, w.slstm_c, w.slstm_n}) std::fill_n(state, embedding, 0.0f);
     std::fill_n(w.slstm_m, embedding, -INFINITY);
-    for (size_t first = 0; first < samples; first += TILE, x += TILE * embedding) {
-        const int rows = int(std::min<size_t>(TILE, samples - first)), padded = round_up(rows, ROWS);
+    for (size_t first = 0; first < steps; first += TILE, x += TILE * embedding) {
+        const int rows = int(std::min<size_t>(TILE, steps - first)), padded = round_up(rows, ROWS);
         layer_norm(x, rows, embedding, b.norm, normed);
         convolve(w.norm, embedding, rows, embedding, b.conv, b.conv_bias, w.convolved);
         for (int h = 0; h < d.heads; h++) {
@@ -902,15 +902,15 @@ void mlstm_cell(const Dimensions& d, const Workspace& w, int h, int rows) {
     }
 }
 
-void mlstm_block(const Dimensions& d, const MlstmBlock& b, const Workspace& w, float* x, size_t samples) {
+void mlstm_block(const Dimensions& d, const MlstmBlock& b, const Workspace& w, float* x, size_t steps) {
     const int embedding = d.embedding, inner = d.inner, head = d.mlstm_head(), gates = d.gates();
     float* up = w.wide + (TAPS - 1) * 2 * inner;
     std::fill_n(w.wide, (TAPS - 1) * 2 * inner, 0.0f);
     std::fill_n(w.matrix, size_t(d.heads) * round_up(head, ROWS) * head, 0.0f);
     std::fill_n(w.normalizer, inner, 0.0f);
     std::fill_n(w.stabilizer, d.heads, -INFINITY);
-    for (size_t first = 0; first < samples; first += TILE, x += TILE * embedding) {
-        const int rows = int(std::min<size_t>(TILE, samples - first)), padded = round_up(rows, ROWS);
+    for (size_t first = 0; first < steps; first += TILE, x += TILE * embedding) {
+        const int rows = int(std::min<size_t>(TILE, steps - first)), padded = round_up(rows, ROWS);
         layer_norm(x, rows, embedding, b.norm, w.norm);
         apply(b.up, padded, w.norm, embedding, up, 2 * inner);
         convolve(w.wide, 2 * inner, rows, inner, b.conv, b.conv_bias, w.convolved);
@@ -949,13 +949,13 @@ void mlstm_block(const Dimensions& d, const MlstmBlock& b, const Workspace& w, f
     }
 }
 
-void embed(const Model& model, const Workspace& w, const float* signal, size_t samples) {
-    const int embedding = model.d.embedding;
-    for (size_t first = 0; first < samples; first += TILE) {
-        const int rows = int(std::min<size_t>(TILE, samples - first));
-        std::memcpy(w.signal, signal + first * LEADS, rows * LEADS * sizeof(float));
+void embed(const Model& model, const Workspace& w, const float* signal, size_t steps) {
+    const int embedding = model.d.embedding, inputs = model.d.inputs;
+    for (size_t first = 0; first < steps; first += TILE) {
+        const int rows = int(std::min<size_t>(TILE, steps - first));
+        std::memcpy(w.signal, signal + first * inputs, rows * inputs * sizeof(float));
         float* x = w.slstm + first * embedding;
-        apply(model.embedding, round_up(rows, ROWS), w.signal, LEADS, x, embedding);
+        apply(model.embedding, round_up(rows, ROWS), w.signal, inputs, x, embedding);
         for (int t = 0; t < rows; t++, x += embedding) {
             const Moments m = moments(x, embedding);
             for (int i = 0; i < embedding; i += WIDTH)
@@ -966,8 +966,8 @@ void embed(const Model& model, const Workspace& w, const float* signal, size_t s
 }
 
 // The mean of the two normalised branches, in place of the sLSTM branch.
-void fuse(const Level& level, const Workspace& w, int embedding, size_t samples) {
-    for (size_t t = 0; t < samples; t++) {
+void fuse(const Level& level, const Workspace& w, int embedding, size_t steps) {
+    for (size_t t = 0; t < steps; t++) {
         float *s = w.slstm + t * embedding, *m = w.mlstm + t * embedding;
         const Moments of_s = moments(s, embedding), of_m = moments(m, embedding);
         for (int i = 0; i < embedding; i += WIDTH)
@@ -977,19 +977,19 @@ void fuse(const Level& level, const Workspace& w, int embedding, size_t samples)
 }
 
 // Mean and maximum over time; the sum tile by tile, for its rounding.
-void pool(const Workspace& w, int embedding, size_t samples) {
+void pool(const Workspace& w, int embedding, size_t steps) {
     for (int i = 0; i < embedding; i += WIDTH) {
         V total = set1(0.0f), highest = set1(-INFINITY);
-        for (size_t first = 0; first < samples; first += TILE) {
+        for (size_t first = 0; first < steps; first += TILE) {
             V part = set1(0.0f);
-            for (size_t t = first; t < std::min<size_t>(first + TILE, samples); t++) {
+            for (size_t t = first; t < std::min<size_t>(first + TILE, steps); t++) {
                 const V x = load(w.slstm + t * embedding + i);
                 part += x;
                 highest = maximum(highest, x);
             }
             total += part;
         }
-        store(w.pooled + i, total / float(samples));
+        store(w.pooled + i, total / float(steps));
         store(w.pooled + embedding + i, highest);
     }
 }
@@ -999,17 +999,17 @@ void dense(const Linear& layer, const float* x, float* out, bool rectified) {
     for (int i = 0; rectified && i < layer.outputs; i += WIDTH) store(out + i, maximum(set1(0.0f), load(out + i)));
 }
 
-void forward(const Model& model, const Workspace& w, const float* signal, const float* metadata, size_t samples,
+void forward(const Model& model, const Workspace& w, const float* signal, const float* metadata, size_t steps,
              float* probabilities) {
     const Dimensions& d = model.d;
-    embed(model, w, signal, samples);
+    embed(model, w, signal, steps);
     for (const Level& level : model.levels) {
-        std::memcpy(w.mlstm, w.slstm, samples * d.embedding * sizeof(float));
-        for (const auto& block : level.slstm) slstm_block(d, block, w, w.slstm, samples);
-        for (const auto& block : level.mlstm) mlstm_block(d, block, w, w.mlstm, samples);
-        fuse(level, w, d.embedding, samples);
+        std::memcpy(w.mlstm, w.slstm, steps * d.embedding * sizeof(float));
+        for (const auto& block : level.slstm) slstm_block(d, block, w, w.slstm, steps);
+        for (const auto& block : level.mlstm) mlstm_block(d, block, w, w.mlstm, steps);
+        fuse(level, w, d.embedding, steps);
     }
-    pool(w, d.embedding, samples);
+    pool(w, d.embedding, steps);
     dense(model.metadata, metadata, w.pooled + 2 * d.embedding, true);
     dense(model.classifier_1, w.pooled, w.hidden_1, true);
     dense(model.classifier_2, w.hidden_1, w.hidden_2, true);

@@ -21,7 +21,6 @@ from models.config import (
     CLASSIFIER_HIDDEN,
     CONV_WIDTH,
     LABELS,
-    LEADS,
     METADATA_DIM,
     METADATA_HIDDEN,
     QKV_BLOCK,
@@ -44,7 +43,7 @@ class ParallelXLSTM(nn.Module):
         super().__init__()
         self.config = config
         dim = config.embedding_dim
-        self.embedding = nn.Linear(len(LEADS), dim)
+        self.embedding = nn.Linear(config.inputs, dim)
         self.embedding_norm = nn.LayerNorm(dim)
         if config.variant == "stacked":
             self.slstm_branch = Branch(config, SLSTMBlock, config.blocks)
@@ -76,12 +75,13 @@ class ParallelXLSTM(nn.Module):
 
     def pooled(self, signal: Tensor) -> Tensor:
         """(B, T, 12) -> (B, 2D): mean, then maximum over time of the fused branches."""
-        batch, steps, _ = signal.shape
+        patches = signal.reshape(len(signal), -1, self.config.inputs)  # (B, T / patch, 12 patch)
+        batch, steps, _ = patches.shape
         fuse = self.stream(batch)
         total = signal.new_zeros(batch, self.config.embedding_dim)
         highest = torch.full_like(total, -math.inf)
         for start in range(0, steps, CHUNK):
-            chunk = signal[:, start : start + CHUNK].transpose(0, 1)
+            chunk = patches[:, start : start + CHUNK].transpose(0, 1)
             x = fuse(F.relu(self.embedding_norm(self.embedding(chunk))))  # (T, B, D)
             total = total + x.sum(0)
             highest = torch.maximum(highest, x.amax(0))

@@ -64,6 +64,12 @@ def test_the_bias_is_turned_with_its_kernel(weights: golden.Weights) -> None:
     assert not np.array_equal(stored[key], weights[key])
 
 
+def test_a_patch_is_found_from_the_weights(tmp_path: Path) -> None:
+    config = NetworkConfig("hierarchical", 16, 2, 1, patch=5)
+    path = golden.write_checkpoint(tmp_path / "patched.ckpt", golden.golden_weights(config))
+    assert read_checkpoint(path)[0] == config
+
+
 def test_half_precision_becomes_float32(tmp_path: Path, weights: golden.Weights) -> None:
     path = tmp_path / "half.ckpt"
     torch.save({"state_dict": {key: torch.from_numpy(w).half() for key, w in weights.items()}}, path)

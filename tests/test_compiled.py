@@ -103,18 +103,19 @@ def test_the_largest_batch_of_whole_records(golden: Golden) -> None:
     variant=st.sampled_from(["stacked", "hierarchical"]),
     sizes=st.sampled_from([(16, 1), (32, 2), (48, 1), (64, 4), (80, 1), (96, 2), (96, 3), (128, 8), (160, 5)]),
     blocks=st.integers(1, 3),
+    patch=st.sampled_from([1, 1, 2, 5]),
     steps=st.sampled_from([1, 2, 5, 6, 7, 47, 48, 49, 97, 150]),
     instructions=st.sampled_from(SETS or ("none",)),
     seed=st.integers(0, 2**31),
 )
 def test_any_sizes_agree_with_torch(
-    variant: str, sizes: tuple[int, int], blocks: int, steps: int, instructions: str, seed: int
+    variant: str, sizes: tuple[int, int], blocks: int, patch: int, steps: int, instructions: str, seed: int
 ) -> None:
     torch = pytest.importorskip("torch")
     network_module = pytest.importorskip("models.network")
-    config = NetworkConfig(variant, *sizes, blocks)
+    config = NetworkConfig(variant, *sizes, blocks, patch)
     weights = random_weights(config, seed)
-    signal, metadata = random_records(2, steps, seed)
+    signal, metadata = random_records(2, steps * patch, seed)
     network = network_module.ParallelXLSTM(config).double().eval()
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     with torch.inference_mode():
@@ -246,7 +247,7 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     config = NetworkConfig(embedding_dim=64)
     layout = compiled._for_kernel(random_weights(config, 0), config)
     parameters = np.concatenate([part.astype(np.float32).ravel() for part in layout])
-    sizes = (64, 128, 4, 1, 2, 128)
+    sizes = (12, 64, 128, 4, 1, 2, 128)
     network = kernel.load("baseline", *sizes, parameters)
     signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
     kernel.run(network, signal, metadata, output, 2, 10)
@@ -258,7 +259,7 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     with pytest.raises(ValueError):
         kernel.load("baseline", *sizes, np.append(parameters, np.float32(0)))
     with pytest.raises(ValueError):
-        kernel.load("baseline", 60, 128, 4, 1, 2, 128, parameters)
+        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, parameters)
 
 
 def test_the_fastest_instructions_come_first() -> None:

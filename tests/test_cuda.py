@@ -86,6 +86,7 @@ def test_golden_numbers(shared: Path, variant: str, batch: int) -> None:
         embedding_dim=st.sampled_from([8, 24, 32]),
         heads=st.sampled_from([1, 2, 4]),
         blocks=st.integers(1, 3),
+        patch=st.sampled_from([1, 4]),
     ),
     batch=st.integers(1, 3),
     steps=st.integers(1, 2 * cuda.MLSTM_CHUNK + 5),
@@ -95,7 +96,7 @@ def test_whole_sequences_are_the_network(config: NetworkConfig, batch: int, step
     whole = cuda.WholeSequence(config, cuda.plain_scan)
     whole.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
     numbers = torch.Generator().manual_seed(steps)
-    signal = torch.randn(batch, steps, len(LEADS), generator=numbers, dtype=torch.float64)
+    signal = torch.randn(batch, steps * config.patch, len(LEADS), generator=numbers, dtype=torch.float64)
     metadata = torch.tensor([[60.0, 1.0]], dtype=torch.float64).expand(batch, 2)
     with torch.inference_mode():
         expected = golden.network(config, weights).double()(signal, metadata)

@@ -151,6 +151,21 @@ def test_gradient_is_that_of_the_reference(variant: str) -> None:
     assert slope == pytest.approx((along(step) - along(-step)) / (2 * step), rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize("sample", [0, 1])
+def test_a_patch_is_one_step_that_sees_its_samples_in_turn(sample: int) -> None:
+    """A network that heeds one sample of every two is the network of that sample alone."""
+    config = NetworkConfig("stacked", 16, 2, 1)
+    weights = golden.golden_weights(config)
+    signal, metadata = records(3, 20, seed=1)
+    of_sample = [np.zeros_like(weights["embedding.weight"]) for _ in range(2)]
+    of_sample[sample] = weights["embedding.weight"]
+    patched = golden.network(
+        NetworkConfig("stacked", 16, 2, 1, patch=2), weights | {"embedding.weight": np.hstack(of_sample)}
+    )
+    expected = score(golden.network(config, weights), np.ascontiguousarray(signal[:, sample::2]), metadata)
+    np.testing.assert_allclose(score(patched, signal, metadata), expected, atol=1e-6)
+
+
 def test_every_parameter_gets_a_finite_gradient() -> None:
     torch.manual_seed(0)
     network = ParallelXLSTM(NetworkConfig("stacked", 32))
@@ -181,7 +196,15 @@ def test_no_tensor_grows_with_the_square_of_the_time() -> None:
 
 @pytest.mark.parametrize(
     "sizes",
-    [("sideways",), ("stacked", 0), ("stacked", 30, 4), ("stacked", 128, 0), ("stacked", 128, 4, 0), ("stacked", 6, 3)],
+    [
+        ("sideways",),
+        ("stacked", 0),
+        ("stacked", 30, 4),
+        ("stacked", 128, 0),
+        ("stacked", 128, 4, 0),
+        ("stacked", 6, 3),
+        ("stacked", 128, 4, 2, 3),
+    ],
 )
 def test_sizes_that_make_no_network(sizes: tuple[Any, ...]) -> None:
     with pytest.raises(EcgbatchError):
