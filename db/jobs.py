@@ -236,13 +236,16 @@ def failures_of(connection: Connection, job_id: int) -> tuple[Sequence[str], Ite
 
 
 def superclasses(connection: Connection, job_id: int) -> dict[str, int]:
-    """How many of a job's records have each superclass at a probability of 0.5 and above."""
-    job = sa.select(jobs.c.model_id).where(jobs.c.id == job_id).scalar_subquery()
+    """How many of a job's records have each superclass, at the thresholds of its model."""
+    job = sa.select(models.c.id, models.c.config).join_from(jobs, models).where(jobs.c.id == job_id)
+    model_id, config = connection.execute(job).one()
     scored = job_items.join(
         predictions,
-        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == job),
+        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == model_id),
     )
-    names = ("norm", "mi", "sttc", "cd", "hyp")
-    counts = [sa.func.count().filter(predictions.c[name] >= 0.5).label(name.upper()) for name in names]
+    counts = [
+        sa.func.count().filter(predictions.c[name] >= threshold).label(name.upper())
+        for name, threshold in config["thresholds"].items()
+    ]
     query = sa.select(*counts).select_from(scored).where(job_items.c.job_id == job_id)
     return dict(connection.execute(query).mappings().one())

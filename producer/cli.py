@@ -286,7 +286,7 @@ def _summarise(database: "Database", progress: "Progress") -> None:
     summary |= {"scored": progress.scored, "failed": progress.failed}
     if progress.records_per_second is not None:
         summary["records per second"] = progress.records_per_second
-    summary |= {f"{name} (p >= 0.5)": count for name, count in superclasses.items()}
+    summary |= {f"records with {name}": count for name, count in superclasses.items()}
     summary |= {"results in": str(database), "next": "ecgbatch query superclasses"}
     if progress.failed:
         summary["what failed"] = f"ecgbatch failures {progress.job_id}"

@@ -26,12 +26,15 @@ LEASE = timedelta(seconds=30)
 EXPIRED = timedelta(seconds=-1)
 
 
+THRESHOLDS = {"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}
+
+
 def make_job(database: Database, records: int, chunk_size: int = 4, archive: str = "/archive", model: str = "a") -> int:
     """A job of records named r0, r1, …"""
 
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, Path(archive).name, archive)
-        model_id = jobs.register_model(connection, "m", "1", model, {})
+        model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
         job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
         jobs.add_records(connection, job_id, [(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
         jobs.all_enqueued(connection, job_id)
@@ -122,6 +125,15 @@ def test_a_job_goes_from_enqueued_to_finished(database: Database) -> None:
     ended = progress(database, job_id)
     assert (ended.state, ended.scored, ended.failed, ended.remaining) == ("finished", 9, 1, 0)
     assert rows(database, "SELECT count(*) FROM results") == [(9,)]
+
+
+def test_superclasses_are_found_by_the_thresholds_of_the_model(database: Database) -> None:
+    job_id = make_job(database, 3)
+    score(database, take(database)[0], failing=frozenset({"r1"}))
+    found = rows(database, "SELECT path, has_norm, has_mi, has_sttc, has_cd, has_hyp FROM results ORDER BY path")
+    assert found == [("r0", 1, 1, 0, 1, 0), ("r2", 1, 1, 0, 1, 0)]
+    with database.read() as connection:
+        assert jobs.superclasses(connection, job_id) == {"NORM": 2, "MI": 2, "STTC": 0, "CD": 2, "HYP": 0}
 
 
 def test_a_chunk_is_taken_once(database: Database) -> None:

@@ -1,10 +1,6 @@
--- records per superclass, by archive and model, at a probability of 0.5 and above
+-- records per superclass, by archive and model, at the model's thresholds
 SELECT archive, model, version, COUNT(*) AS records,
-       SUM(CASE WHEN norm >= 0.5 THEN 1 ELSE 0 END) AS norm,
-       SUM(CASE WHEN mi >= 0.5 THEN 1 ELSE 0 END) AS mi,
-       SUM(CASE WHEN sttc >= 0.5 THEN 1 ELSE 0 END) AS sttc,
-       SUM(CASE WHEN cd >= 0.5 THEN 1 ELSE 0 END) AS cd,
-       SUM(CASE WHEN hyp >= 0.5 THEN 1 ELSE 0 END) AS hyp
+       SUM(has_norm) AS norm, SUM(has_mi) AS mi, SUM(has_sttc) AS sttc, SUM(has_cd) AS cd, SUM(has_hyp) AS hyp
 FROM results
 GROUP BY archive, model, version
 ORDER BY archive, model, version
