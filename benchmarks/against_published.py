@@ -1,7 +1,8 @@
 """The published way (published.py) against the bare model and against `ecgbatch run`, in turn.
 
-The published way reads, filters and scores one record after the other, once with as many threads as torch takes by
-itself and once with one; the faster of the two is what the others are compared with. Its probabilities are checked.
+All but the last row score by the published network. The published way reads, filters and scores one record after the
+other, once with as many threads as torch takes by itself and once with one; the faster of the two is what the others
+are compared with. Its probabilities are checked.
 """
 
 import argparse
@@ -13,22 +14,22 @@ from pathlib import Path
 import bare
 import numpy as np
 from end_to_end import run
-from measure import CORES, archive_or_synthetic, first_records, in_turn, median, show
+from measure import BEST, CORES, PUBLISHED, archive_or_synthetic, first_records, in_turn, median, show
 
 TOLERANCE = 1e-5
 """Largest difference in probability that float32 allows."""
 
-PUBLISHED = """
+THE_PUBLISHED_WAY = """
 import json, sys, time
 from pathlib import Path
 import numpy as np, torch
 from models import registry
 from published import PublishedNetwork, read_and_clean
 
-archive, threads, *paths = sys.argv[1:]
+archive, wanted, threads, *paths = sys.argv[1:]
 if threads != "default":
     torch.set_num_threads(int(threads))
-model = registry.find(None)
+model = registry.find(wanted)
 network = PublishedNetwork(model.weights(), model.config.heads)
 metadata = np.array([[60.0, 0.0]], np.float32)
 def score(path):
@@ -43,7 +44,7 @@ print(json.dumps({"seconds": time.perf_counter() - began, "threads": torch.get_n
 
 def published(archive: Path, paths: list[str], threads: str) -> tuple[float, list[list[float]]]:
     """Records per second and probabilities; in a process of its own, where torch finds its own number of threads."""
-    command = [sys.executable, "-c", PUBLISHED, str(archive), threads, *paths]
+    command = [sys.executable, "-c", THE_PUBLISHED_WAY, str(archive), PUBLISHED, threads, *paths]
     done = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
     return len(paths) / result["seconds"], result["p"]
@@ -55,7 +56,7 @@ def ours(archive: Path, paths: list[str]) -> list[list[float]]:
     from models.scorer import Scorer
     from worker.reading import read
 
-    scorer = Scorer(registry.find(None))
+    scorer = Scorer(registry.find(PUBLISHED))
     signals = scorer.clean(np.stack([read(archive, path).signal for path in paths]))
     probabilities: list[list[float]] = scorer.score(signals, np.full((len(paths), 2), (60.0, 0.0), np.float32)).tolist()
     return probabilities
@@ -84,9 +85,10 @@ def main() -> None:
         sides = {
             "published, torch's threads": lambda: one_by_one("default"),
             "published, 1 thread": lambda: one_by_one("1"),
-            "bare model, torch": lambda: bare.rate(archive, some, CORES, "torch"),
-            "bare model, compiled": lambda: bare.rate(archive, paths, CORES, "compiled"),
-            "ecgbatch run, workers up": lambda: run(archive, paths, CORES, "auto").rate,
+            "bare model, torch": lambda: bare.rate(archive, some, CORES, "torch", PUBLISHED),
+            "bare model, compiled": lambda: bare.rate(archive, paths, CORES, "compiled", PUBLISHED),
+            "run, workers up": lambda: run(archive, paths, CORES, "auto", PUBLISHED).rate,
+            "run with the default model, workers up": lambda: run(archive, paths, CORES, "auto", BEST).rate,
         }
         from models import compiled
 

@@ -12,13 +12,13 @@ MOST_RECORDS = 1024
 """Records that one process holds, 48 kB each; it goes over them again where it has more to score."""
 
 
-def rate(archive: Path, paths: Sequence[str], processes: int, kernel: str) -> float:
+def rate(archive: Path, paths: Sequence[str], processes: int, kernel: str, model: str) -> float:
     """Records per second of as many processes, from their common start until the last has scored its share."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
     barrier, spans = context.Barrier(processes), context.SimpleQueue()
     shares = [paths[number::processes] for number in range(processes)]
-    workers = [context.Process(target=_score, args=(archive, share, kernel, barrier, spans)) for share in shares]
+    workers = [context.Process(target=_score, args=(archive, share, kernel, model, barrier, spans)) for share in shares]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -29,14 +29,14 @@ def rate(archive: Path, paths: Sequence[str], processes: int, kernel: str) -> fl
     return len(paths) / (max(ended) - min(began))
 
 
-def _score(archive: Path, paths: Sequence[str], kernel: str, barrier: Barrier, spans: Any) -> None:
+def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier: Barrier, spans: Any) -> None:
     import numpy as np
 
     from models import registry
     from models.scorer import Scorer
     from worker.reading import read
 
-    scorer = Scorer(registry.find(None), "cpu", kernel)
+    scorer = Scorer(registry.find(model), "cpu", kernel)
     size = scorer.batch_size
     signals = [read(archive, path).signal for path in paths[:MOST_RECORDS]]
     cleaned = scorer.clean(np.stack(signals))

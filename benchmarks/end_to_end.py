@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import bare
 import numpy as np
-from measure import CORES, WorkerMemory, archive_or_synthetic, first_records, in_turn, median, show, workplace
+from measure import BEST, CORES, WorkerMemory, archive_or_synthetic, first_records, in_turn, median, show, workplace
 
 
 class Side(NamedTuple):
@@ -23,9 +23,9 @@ class Side(NamedTuple):
     growth: float | None = None
 
 
-def run(archive: Path, paths: list[str], processes: int, kernel: str) -> Side:
-    """`ecgbatch run` in a folder of its own, with its defaults but for the number of processes and the kernel."""
-    with workplace(processes=processes, kernel=kernel) as place:
+def run(archive: Path, paths: list[str], processes: int, kernel: str, model: str) -> Side:
+    """`ecgbatch run` in a folder of its own, with its defaults but for the processes, the kernel and the model."""
+    with workplace(processes=processes, kernel=kernel, model=model) as place:
         manifest = place.manifest(paths)
         began = time.perf_counter()
         process = place.start("run", archive, "--manifest", manifest)
@@ -38,12 +38,12 @@ def run(archive: Path, paths: list[str], processes: int, kernel: str) -> Side:
     return Side(job.records_per_second, len(paths) / wall_clock, memory.peak, memory.growth)
 
 
-def one_record(kernel: str) -> float:
+def one_record(kernel: str, model: str) -> float:
     """Milliseconds for one record alone, cleaned and scored by a resident model: the median of 50."""
     from models import registry
     from models.scorer import Scorer
 
-    scorer = Scorer(registry.find(None), "cpu", kernel)
+    scorer = Scorer(registry.find(model), "cpu", kernel)
     signal = np.random.default_rng(0).standard_normal((1, 1000, 12))
     times = []
     for _ in range(50):
@@ -59,14 +59,15 @@ def main() -> None:
     parser.add_argument("--records", type=int, help="the first N; default: all")
     parser.add_argument("--processes", type=int, default=CORES)
     parser.add_argument("--kernel", default="auto")
+    parser.add_argument("--model", default=BEST, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     with archive_or_synthetic(args.archive) as archive:
         paths = first_records(archive, args.records)
         sides = in_turn(
             {
-                "bare model": lambda: Side(bare.rate(archive, paths, args.processes, args.kernel)),
-                "ecgbatch run": lambda: run(archive, paths, args.processes, args.kernel),
+                "bare model": lambda: Side(bare.rate(archive, paths, args.processes, args.kernel, args.model)),
+                "ecgbatch run": lambda: run(archive, paths, args.processes, args.kernel, args.model),
             },
             args.repeats,
         )
@@ -80,12 +81,13 @@ def main() -> None:
     ]
     memory = max(side.memory or 0 for side in runs)
     growth = max(side.growth or 0 for side in runs)
-    alone = one_record(args.kernel)
+    alone = one_record(args.kernel, args.model)
     show(
         "end_to_end",
         rows,
         records=len(paths),
         processes=args.processes,
+        model=args.model,
         repeats=args.repeats,
         worker_memory_mb=memory,
         worker_growth_mb=growth,

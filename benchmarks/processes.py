@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bare
 from end_to_end import run
-from measure import archive_or_synthetic, first_records, in_turn, median, show
+from measure import BEST, archive_or_synthetic, first_records, in_turn, median, show
 
 
 def main() -> None:
@@ -18,8 +18,8 @@ def main() -> None:
     args = parser.parse_args()
     with archive_or_synthetic(args.archive) as archive:
         paths = first_records(archive, args.records)
-        sides = {f"bare {n}": partial(bare.rate, archive, paths, n, "auto") for n in args.processes}
-        sides |= {f"run {n}": lambda n=n: run(archive, paths, n, "auto").rate for n in args.processes}
+        sides = {f"bare {n}": partial(bare.rate, archive, paths, n, "auto", BEST) for n in args.processes}
+        sides |= {f"run {n}": lambda n=n: run(archive, paths, n, "auto", BEST).rate for n in args.processes}
         results = in_turn(sides, args.repeats)
     rates = {name: median(values) for name, values in results.items()}
     first = args.processes[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from end_to_end import run
-from measure import CORES, archive_or_synthetic, first_records, in_turn, median, show
+from measure import BEST, CORES, archive_or_synthetic, first_records, in_turn, median, show
 
 
 class Score:
@@ -23,7 +23,7 @@ class Score:
         from models.scorer import Scorer
 
         self.archive = archive
-        self.scorer = Scorer(registry.find(None))
+        self.scorer = Scorer(registry.find(BEST))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import numpy as np
@@ -88,7 +88,7 @@ def main() -> None:
         results = in_turn(
             {
                 "Ray Data": lambda: ray_data(archive, paths, CORES),
-                "ecgbatch run": lambda: run(archive, paths, CORES, "auto")[:2],
+                "ecgbatch run": lambda: run(archive, paths, CORES, "auto", BEST)[:2],
             },
             args.repeats,
         )

@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from db.engine import now
+from db.functions import After, NeedNotLast, Now
 from db.jobs import OPEN, finish_if_complete, insert_new, recount
 from db.schema import (
     ChunkState,
     JobState,
     Priority,
-    UtcTime,
     archives,
     chunks,
     failures,
@@ -33,8 +32,7 @@ RECONCILE_LOCK = 0x0ECC
 """The PostgreSQL lock under which lost work is given back."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A recording in a message: `path` relative to the archive's root, age in years, sex 0 or 1."""
 
     id: int
@@ -71,12 +69,18 @@ class Claim:
 
 _THIS = (chunks.c.job_id == sa.bindparam("this_job")) & (chunks.c.number == sa.bindparam("this_number"))
 _OPEN_JOB = sa.exists().where(jobs.c.id == sa.bindparam("this_job"), jobs.c.state.in_(OPEN))
+_RENEWED = After(sa.bindparam("lease", type_=sa.Float))
 _MINE = (chunks.c.state == ChunkState.RUNNING) & (chunks.c.worker == sa.bindparam("by"))
 
 
 def _take() -> sa.UpdateBase:
-    """Takes a chunk that is free, if its job is open."""
-    expired = chunks.c.lease_until < sa.bindparam("present", type_=UtcTime)
+    """Takes a chunk that is free, if its job is open.
+
+    Its commit need not reach the disk. Should the server crash and undo the claim, then all that was stored under it is
+    undone too, since the log is written in order; the worker cannot store any more, since the chunk is not RUNNING, and
+    the chunk is found like any other whose message is gone.
+    """
+    expired = chunks.c.lease_until < Now()
     waiting = chunks.c.state.in_((ChunkState.PENDING, ChunkState.QUEUED))
     mine_again = chunks.c.worker == sa.bindparam("by")
     free = waiting | ((chunks.c.state == ChunkState.RUNNING) & (expired | mine_again))
@@ -84,7 +88,7 @@ def _take() -> sa.UpdateBase:
     take = take.values(
         state=ChunkState.RUNNING,
         attempts=chunks.c.attempts + 1,
-        lease_until=sa.bindparam("until", type_=UtcTime),
+        lease_until=_RENEWED,
         worker=sa.bindparam("by"),
         task_id=sa.bindparam("task"),
     )
@@ -95,6 +99,7 @@ def _take() -> sa.UpdateBase:
         (chunks.c.scored + chunks.c.reused + chunks.c.failed).label("ended"),
         sa.select(jobs.c.model_id).where(this_job).scalar_subquery().label("model_id"),
         sa.exists().where(this_job, jobs.c.started_at.is_not(None)).label("started"),
+        NeedNotLast(),
     )
 
 
@@ -111,7 +116,7 @@ def _store() -> sa.UpdateBase:
         scored=scored,
         failed=failed,
         state=sa.case((complete, ChunkState.DONE), else_=ChunkState.RUNNING),
-        lease_until=sa.case((complete, sa.null()), else_=sa.bindparam("until", type_=UtcTime)),
+        lease_until=sa.case((complete, sa.null()), else_=_RENEWED),
     )
     other = chunks.alias("other")
     pending = sa.exists().where(other.c.job_id == sa.bindparam("this_job"), other.c.state == ChunkState.PENDING)
@@ -121,7 +126,7 @@ def _store() -> sa.UpdateBase:
 
 _TAKE = _take()
 _STORE = _store()
-_RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=sa.bindparam("until", type_=UtcTime))
+_RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=_RENEWED)
 
 
 class LeaseLost(Exception):
@@ -134,11 +139,10 @@ def take_pending(connection: Connection, priority: Priority, room: int) -> list[
     numbers: dict[int, list[int]] = {}
     for job_id, number in choice:
         numbers.setdefault(job_id, []).append(number)
-    present = now(connection)
     taken: set[tuple[int, int]] = set()
     for job_id, of_job in numbers.items():
         pending = (chunks.c.job_id == job_id) & chunks.c.number.in_(of_job) & (chunks.c.state == ChunkState.PENDING)
-        queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=present)
+        queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=Now())
         queued = connection.execute(queue.returning(chunks.c.number)).scalars()
         taken |= {(job_id, number) for number in queued}
     return _load(connection, [key for key in choice if key in taken])
@@ -180,8 +184,8 @@ def _load(connection: Connection, keys: Sequence[tuple[int, int]]) -> list[Waiti
         items = sa.select(job_items.c.chunk, *(recordings.c[name] for name in ("id", "path", "age", "sex")))
         items = items.join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
         items = items.where(job_items.c.job_id == job_id, job_items.c.chunk.in_(of_job)).order_by(recordings.c.id)
-        for number, *record in connection.execute(items):
-            found[job_id, number].records.append(Record(*record))
+        for number, *record in connection.execute(items).all():
+            found[job_id, number].records.append(Record._make(record))
     return [found[key] for key in keys]
 
 
@@ -194,14 +198,13 @@ def claim(
     lease: timedelta,
 ) -> Claim | None:
     """Takes the chunk for `worker`, counting the attempt; None when it is done, cancelled or another's."""
-    present = now(connection)
-    what = dict(this_job=job_id, this_number=number, by=worker, task=task_id, present=present, until=present + lease)
+    what = dict(this_job=job_id, this_number=number, by=worker, task=task_id, lease=lease.total_seconds())
     taken = connection.execute(_TAKE, what).one_or_none()
     if taken is None:
         return None
     if not taken.started:
         start = jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None))
-        connection.execute(start.values(started_at=present))
+        connection.execute(start.values(started_at=Now()))
     ended: frozenset[int] = frozenset()
     if taken.attempts > 1 or taken.ended:
         ended = _ended(connection, job_id, number, taken.model_id)
@@ -220,7 +223,7 @@ def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> f
 
 def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
     """Makes the lease run from now; raises LeaseLost."""
-    if connection.execute(_RENEW, _by(claim) | dict(until=now(connection) + lease)).rowcount == 0:
+    if connection.execute(_RENEW, _by(claim) | dict(lease=lease.total_seconds())).rowcount == 0:
         raise LeaseLost
 
 
@@ -240,12 +243,12 @@ def store(
     Rows of `scored` are those of `predictions` without job, model, worker and time, rows of `failed` those
     of `failures` without job and time. Raises LeaseLost, with nothing written.
     """
-    present = now(connection)
-    by_whom = dict(model_id=claim.model_id, job_id=claim.job_id, worker=claim.worker, scored_at=present)
-    new_scored = insert_new(connection, predictions, [row | by_whom for row in scored])
-    failures_here = dict(job_id=claim.job_id, failed_at=present)
-    new_failed = insert_new(connection, failures, [row | failures_here for row in _unscored(connection, claim, failed)])
-    new = dict(new_scored=new_scored, new_failed=new_failed, of_model=claim.model_id, until=present + lease)
+    job_id, model_id = claim.job_id, claim.model_id
+    whose = dict(job_id=job_id, model_id=model_id, worker=claim.worker)
+    new_scored = insert_new(connection, predictions, scored, at="scored_at", **whose)
+    unscored = _unscored(connection, claim, failed)
+    new_failed = insert_new(connection, failures, unscored, at="failed_at", job_id=job_id)
+    new = dict(new_scored=new_scored, new_failed=new_failed, of_model=model_id, lease=lease.total_seconds())
     stored = connection.execute(_STORE, _by(claim) | new).one_or_none()
     if stored is None:
         raise LeaseLost
@@ -321,7 +324,7 @@ def give_back_lost(connection: Connection, waiting: dict[Priority, int]) -> int:
 
 def _expire_leases(connection: Connection) -> int:
     """Gives back the chunks whose workers have been silent too long."""
-    expired = chunks.update().where(chunks.c.state == ChunkState.RUNNING, chunks.c.lease_until < now(connection))
+    expired = chunks.update().where(chunks.c.state == ChunkState.RUNNING, chunks.c.lease_until < Now())
     return connection.execute(expired.values(state=ChunkState.PENDING, lease_until=None)).rowcount
 
 
@@ -335,10 +338,10 @@ def _requeue_lost(connection: Connection, priority: Priority, waiting: int) -> i
     total = connection.execute(sa.select(sa.func.count()).select_from(queued).where(here)).scalar_one()
     if total <= waiting:
         return 0
-    oldest = sa.select(chunks.c.job_id, chunks.c.number, chunks.c.queued_at).select_from(queued).where(here)
+    overdue = chunks.c.queued_at < After(-IN_TRANSIT.total_seconds())
+    oldest = sa.select(chunks.c.job_id, chunks.c.number, overdue).select_from(queued).where(here)
     oldest = oldest.order_by(chunks.c.queued_at).limit(total - waiting)
-    before = now(connection) - IN_TRANSIT
-    lost = [(job_id, number) for job_id, number, queued_at in connection.execute(oldest) if queued_at < before]
+    lost = [(job_id, number) for job_id, number, is_overdue in connection.execute(oldest) if is_overdue]
     back = chunks.update().where(
         sa.tuple_(chunks.c.job_id, chunks.c.number).in_(lost), chunks.c.state == ChunkState.QUEUED
     )

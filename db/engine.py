@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -37,7 +36,7 @@ class Database:
             self.url = make_url(url)
             if self.url.drivername == "postgresql":
                 self.url = self.url.set(drivername="postgresql+psycopg")
-            self.engine = _engine(self.url)
+            self.engine = _engine(self.url, patient=patience > 0)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise EcgbatchError(
                 f"ECGBATCH_DATABASE_URL {url!r} cannot be used ({first_line(error)}); "
@@ -90,17 +89,10 @@ class Database:
         )
 
 
-def now(connection: Connection) -> datetime:
-    """The present time by the one clock that all machines share: the database server's."""
-    if connection.dialect.name == "sqlite":
-        return datetime.now(UTC)
-    present: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    return present
-
-
-def _engine(url: sa.URL) -> Engine:
+def _engine(url: sa.URL, patient: bool) -> Engine:
+    """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+        return sa.create_engine(url, pool_pre_ping=not patient, connect_args={"options": "-c timezone=UTC"})
     engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)

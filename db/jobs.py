@@ -1,8 +1,10 @@
 """Jobs: what is to be scored, by which model, and how far it is."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from db.engine import now
+from db.functions import Now
 from db.schema import (
     ChunkState,
     JobState,
@@ -47,18 +49,43 @@ class Progress:
         return self.state in (JobState.FINISHED, JobState.CANCELLED)
 
 
-def insert_new(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Inserts rows whose keys are not there yet and returns how many those were."""
+def insert_new(
+    connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]], at: str | None = None, **alike: Any
+) -> int:
+    """Inserts rows whose keys are not there yet and returns how many those were.
+
+    `alike` are the columns that all rows share, and the column `at` gets the present time. Values are numbers and
+    texts; there are two columns at least.
+    """
     if not rows:
         return 0
-    return connection.execute(_insert(connection.dialect.name, table), rows).rowcount
+    insert = _insert(connection.dialect, table.name, tuple(rows[0]), tuple(alike), at)
+    if connection.dialect.name == "postgresql":
+        return connection.exec_driver_sql(insert, {"rows": json.dumps(rows), **alike}).rowcount
+    values, same = itemgetter(*rows[0]), tuple(alike.values())
+    return connection.exec_driver_sql(insert, [values(row) + same for row in rows]).rowcount
 
 
 @cache
-def _insert(dialect: str, table: sa.Table) -> sa.Insert:
-    """Unless it is asked to, SQLAlchemy does not keep the count for PostgreSQL."""
-    insert = sqlite_insert if dialect == "sqlite" else postgresql_insert
-    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+def _insert(dialect: sa.Dialect, table: str, columns: Sequence[str], alike: Sequence[str], at: str | None) -> str:
+    """The statement as the driver takes it: what SQLAlchemy does for each row takes longer than the row.
+
+    PostgreSQL gets all rows at once, as JSON: that takes it half as long as a statement a row, and the client a fourth.
+    """
+    times = {at: str(Now().compile(dialect=dialect))} if at else {}
+    into = f"INSERT INTO {table} ({', '.join([*columns, *alike, *times])})"
+    if dialect.name == "postgresql":
+        values = ", ".join([*columns, *(f"%({name})s" for name in alike), *times.values()])
+        source = f"SELECT {values} FROM json_populate_recordset(NULL::{table}, %(rows)s)"
+    else:
+        source = f"VALUES ({', '.join(['?'] * len([*columns, *alike]) + list(times.values()))})"
+    return f"{into} {source} ON CONFLICT DO NOTHING"
+
+
+def _add_if_new(connection: Connection, table: sa.Table, **values: Any) -> None:
+    """Inserts one row, if its key is not there yet."""
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    connection.execute(insert(table).values(values).on_conflict_do_nothing())
 
 
 def register_model(
@@ -69,16 +96,15 @@ def register_model(
     config: dict[str, Any],
 ) -> int:
     """The id of the model with this fingerprint, which is added if it is new."""
-    created_at = now(connection)
-    row = dict(name=name, version=version, fingerprint=fingerprint, config=config, created_at=created_at)
-    insert_new(connection, models, [row])
+    row = dict(name=name, version=version, fingerprint=fingerprint, config=config)
+    _add_if_new(connection, models, **row, created_at=Now())
     same = sa.select(models.c.id).where(models.c.fingerprint == fingerprint)
     return int(connection.execute(same).scalar_one())
 
 
 def register_archive(connection: Connection, name: str, root: str) -> int:
     """The id of the archive at this root, which is added if it is new."""
-    insert_new(connection, archives, [dict(name=name, root=root)])
+    _add_if_new(connection, archives, name=name, root=root)
     return int(connection.execute(sa.select(archives.c.id).where(archives.c.root == root)).scalar_one())
 
 
@@ -95,7 +121,7 @@ def open_job(connection: Connection, archive_id: int, model_id: int, priority: P
         connection.execute(reopen.values(state=JobState.ENQUEUEING, priority=priority, finished_at=None))
         return job_id, True
     row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
-    insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=now(connection))
+    insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
 
 
@@ -107,21 +133,21 @@ def add_records(
 ) -> int:
     """Adds records (path, age, sex) to a job that has them not yet, in chunks; returns how many were new."""
     archive_id = connection.execute(sa.select(jobs.c.archive_id).where(jobs.c.id == job_id)).scalar_one()
-    rows = [dict(archive_id=archive_id, path=path, age=age, sex=sex) for path, age, sex in records]
-    insert_new(connection, recordings, rows)
-    new = _not_yet_in_job(connection, job_id, _recording_ids(connection, archive_id, [row["path"] for row in rows]))
+    rows = [dict(path=path, age=age, sex=sex) for path, age, sex in records]
+    insert_new(connection, recordings, rows, archive_id=archive_id)
+    new = _not_yet_in_job(connection, job_id, _recording_ids(connection, archive_id, [path for path, _, _ in records]))
     if not new:
         return 0
     last = connection.execute(sa.select(sa.func.max(chunks.c.number)).where(chunks.c.job_id == job_id)).scalar()
     first = (last or 0) + 1
-    items = [dict(job_id=job_id, recording_id=id_, chunk=first + n // chunk_size) for n, id_ in enumerate(new)]
+    items = [dict(recording_id=id_, chunk=first + n // chunk_size) for n, id_ in enumerate(new)]
     numbers = range(first, items[-1]["chunk"] + 1)
     sizes = [min(chunk_size, len(new) - k * chunk_size) for k in range(len(numbers))]
     connection.execute(
         chunks.insert(),
         [dict(job_id=job_id, number=n, state=ChunkState.PENDING, size=s) for n, s in zip(numbers, sizes, strict=True)],
     )
-    connection.execute(job_items.insert(), items)
+    insert_new(connection, job_items, items, job_id=job_id)
     connection.execute(jobs.update().where(jobs.c.id == job_id).values(total=jobs.c.total + len(new)))
     recount(connection, job_id, numbers)
     return len(new)
@@ -177,13 +203,13 @@ def finish_if_complete(connection: Connection, job_id: int) -> None:
     connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update(key_share=True))
     unfinished = sa.exists().where(chunks.c.job_id == job_id, chunks.c.state != ChunkState.DONE)
     finish = jobs.update().where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, ~unfinished)
-    connection.execute(finish.values(state=JobState.FINISHED, finished_at=now(connection)))
+    connection.execute(finish.values(state=JobState.FINISHED, finished_at=Now()))
 
 
 def cancel(connection: Connection, job_id: int) -> None:
     """Stops a job: its waiting chunks go back, its running ones stop at their next batch."""
     stop = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(OPEN))
-    stopped = connection.execute(stop.values(state=JobState.CANCELLED, finished_at=now(connection)))
+    stopped = connection.execute(stop.values(state=JobState.CANCELLED, finished_at=Now()))
     if stopped.rowcount == 0:
         raise EcgbatchError(f"job {job_id} is not running; `ecgbatch status` lists the jobs")
     waiting = chunks.update().where(chunks.c.job_id == job_id, chunks.c.state == ChunkState.QUEUED)
@@ -233,6 +259,25 @@ def failures_of(connection: Connection, job_id: int) -> tuple[Sequence[str], Ite
     query = sa.select(recordings.c.path, *columns).join_from(failures, recordings)
     result = connection.execute(query.where(failures.c.job_id == job_id).order_by(recordings.c.path))
     return list(result.keys()), iter(result)
+
+
+def model_fingerprint(connection: Connection, job_id: int) -> str:
+    """The fingerprint of the model that scores a job."""
+    query = sa.select(models.c.fingerprint).join_from(jobs, models).where(jobs.c.id == job_id)
+    return str(connection.execute(query).scalar_one())
+
+
+def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Path and probabilities, NORM, MI, STTC, CD, HYP, of each record that the job's model has scored, as they come."""
+    scored = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(
+        predictions,
+        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id),
+    )
+    columns = [predictions.c[name] for name in ("norm", "mi", "sttc", "cd", "hyp")]
+    records = scored.join(recordings, recordings.c.id == job_items.c.recording_id)
+    query = sa.select(recordings.c.path, *columns).select_from(records).where(job_items.c.job_id == job_id)
+    for path, *values in connection.execute(query.execution_options(yield_per=1000)):
+        yield path, tuple(values)
 
 
 def superclasses(connection: Connection, job_id: int) -> dict[str, int]:

@@ -1,8 +1,8 @@
-// The parallel xLSTM on a CPU, for inference: one record at a time, one thread per call.
+// The parallel xLSTM and the cleaning before it on a CPU, for inference: one record at a time, one thread per call.
 //
 // The file includes itself once per instruction set (baseline, AVX2, AVX-512). The first part, which follows, is
-// shared: the network's dimensions, its packed weights and the workspace. The second part is the network itself, written
-// once over a vector type V of WIDTH floats. The third part is the Python module.
+// shared: the filters, the network's dimensions, its packed weights and the workspace. The second part is the network
+// itself, written once over a vector type V of WIDTH floats, and the cleaning. The third part is the Python module.
 //
 // A record runs through the network block by block, each block in tiles of TILE time steps, so that a tile's
 // activations and the block's weights stay in the first two caches. Nothing depends on the other records of a batch,
@@ -34,6 +34,7 @@
 
 namespace {
 
+constexpr int LEADS = 12;
 constexpr int CLASSES = 5;
 constexpr int METADATA = 2, METADATA_FEATURES = 32, HIDDEN_1 = 256, HIDDEN_2 = 128;
 constexpr int TAPS = 4;       // of the causal convolutions
@@ -46,20 +47,40 @@ constexpr float CELL_EPSILON = 1e-6f;
 
 constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Aligned, zeroed floats. Throws std::bad_alloc.
-class Floats {
+// Aligned, zeroed numbers. Throws std::bad_alloc.
+template <typename Number>
+class Zeroed {
   public:
-    explicit Floats(size_t count) : data_(static_cast<float*>(::operator new(count * sizeof(float), ALIGNMENT))) {
-        std::memset(data_, 0, count * sizeof(float));
+    explicit Zeroed(size_t count) : data_(static_cast<Number*>(::operator new(count * sizeof(Number), ALIGNMENT))) {
+        std::memset(data_, 0, count * sizeof(Number));
     }
-    Floats(Floats&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
-    Floats(const Floats&) = delete;
-    ~Floats() { ::operator delete(data_, ALIGNMENT); }
-    float* get() const { return data_; }
+    Zeroed(Zeroed&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+    Zeroed(const Zeroed&) = delete;
+    ~Zeroed() { ::operator delete(data_, ALIGNMENT); }
+    Number* get() const { return data_; }
 
   private:
     static constexpr std::align_val_t ALIGNMENT{64};
-    float* data_;
+    Number* data_;
+};
+using Floats = Zeroed<float>;
+using Doubles = Zeroed<double>;
+
+// A recursive filter: coefficients by rising delay, the denominator's first one 1, and the state (direct form II,
+// transposed) that a constant input of 1 leaves as it is.
+template <int ORDER>
+struct Filter {
+    static constexpr int PADDING = 3 * (ORDER + 1);  // samples on either side, as scipy's filtfilt has them
+    double numerator[ORDER + 1], denominator[ORDER + 1], at_rest[ORDER];
+};
+
+// The filters of a record, then (x - mean) / deviation.
+struct Cleaning {
+    Filter<6> bandpass;
+    Filter<2> notch;
+    float mean, deviation;
+    // The notch has no more room on either side than the band-pass.
+    static constexpr int PADDING = Filter<6>::PADDING;
 };
 
 struct Dimensions {
@@ -178,6 +199,7 @@ struct InstructionSet {
     bool (*supported)();
     void (*forward)(const Model&, const Workspace&, const float* signal, const float* metadata, size_t steps,
                     float* probabilities);
+    void (*clean)(const Cleaning&, const double* signal, size_t samples, double* filtered, float* cleaned);
 };
 
 // The parameters, read in the order in which compiled.py lists them and packed for an instruction set.
@@ -344,28 +366,30 @@ namespace {
 const InstructionSet SETS[] = {  // the fastest first
 #if defined(__x86_64__)
     {"avx512", 64, [] { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); },
-     avx512::forward},
-    {"avx2", 16, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::forward},
+     avx512::forward, avx512::clean},
+    {"avx2", 16, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::forward,
+     avx2::clean},
 #endif
-    {"baseline", baseline::PANEL, [] { return true; }, baseline::forward},
+    {"baseline", baseline::PANEL, [] { return true; }, baseline::forward, baseline::clean},
 };
 
 constexpr const char* CAPSULE = "models._kernel.network";
 constexpr Py_ssize_t MOST_STEPS = 1 << 20;
 constexpr int WIDEST = 1 << 13;
 
-// A buffer of float32, released at the end of the scope. `floats` is null, with a Python error set, when it can't be had.
+// A buffer, released at the end of the scope. `numbers` is null, with a Python error set, when it can't be had.
+template <typename Number>
 struct View {
     View(PyObject* object, int flags) : held(PyObject_GetBuffer(object, &buffer, flags) == 0) {
-        if (held) floats = static_cast<float*>(buffer.buf);
+        if (held) numbers = static_cast<Number*>(buffer.buf);
     }
     ~View() {
         if (held) PyBuffer_Release(&buffer);
     }
-    Py_ssize_t count() const { return buffer.len / Py_ssize_t(sizeof(float)); }
+    Py_ssize_t count() const { return buffer.len / Py_ssize_t(sizeof(Number)); }
     Py_buffer buffer;
     bool held;
-    float* floats = nullptr;
+    Number* numbers = nullptr;
 };
 
 PyObject* instructions(PyObject*, PyObject*) {
@@ -377,6 +401,14 @@ PyObject* instructions(PyObject*, PyObject*) {
         Py_XDECREF(name);
     }
     return names;
+}
+
+// Null, with a Python error set, when this processor has no such instruction set.
+const InstructionSet* find(const char* name) {
+    for (const auto& set : SETS)
+        if (!std::strcmp(set.name, name) && set.supported()) return &set;
+    PyErr_Format(PyExc_ValueError, "this processor has no %s", name);
+    return nullptr;
 }
 
 void destroy(PyObject* capsule) { delete static_cast<Model*>(PyCapsule_GetPointer(capsule, CAPSULE)); }
@@ -394,24 +426,21 @@ PyObject* load(PyObject*, PyObject* arguments) {
         PyErr_SetString(PyExc_ValueError, "the compiled kernel does not support these dimensions");
         return nullptr;
     }
-    View parameters(object, PyBUF_SIMPLE);
-    if (!parameters.floats) return nullptr;
-    for (const auto& set : SETS) {
-        if (std::strcmp(set.name, name) || !set.supported()) continue;
-        try {
-            auto model = std::make_unique<Model>(set, d, parameters.floats, size_t(parameters.count()));
-            PyObject* capsule = PyCapsule_New(model.get(), CAPSULE, destroy);
-            if (capsule) model.release();
-            return capsule;
-        } catch (const std::bad_alloc&) {
-            return PyErr_NoMemory();
-        } catch (const std::exception& error) {
-            PyErr_SetString(PyExc_ValueError, error.what());
-            return nullptr;
-        }
+    View<float> parameters(object, PyBUF_SIMPLE);
+    if (!parameters.numbers) return nullptr;
+    const InstructionSet* set = find(name);
+    if (!set) return nullptr;
+    try {
+        auto model = std::make_unique<Model>(*set, d, parameters.numbers, size_t(parameters.count()));
+        PyObject* capsule = PyCapsule_New(model.get(), CAPSULE, destroy);
+        if (capsule) model.release();
+        return capsule;
+    } catch (const std::bad_alloc&) {
+        return PyErr_NoMemory();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+        return nullptr;
     }
-    PyErr_Format(PyExc_ValueError, "this processor has no %s", name);
-    return nullptr;
 }
 
 bool score(Model& model, const float* signal, const float* metadata, float* probabilities, size_t batch,
@@ -436,12 +465,12 @@ PyObject* run(PyObject*, PyObject* arguments) {
         return nullptr;
     auto* model = static_cast<Model*>(PyCapsule_GetPointer(capsule, CAPSULE));
     if (!model) return nullptr;
-    View signal(signal_object, PyBUF_SIMPLE);
-    if (!signal.floats) return nullptr;
-    View metadata(metadata_object, PyBUF_SIMPLE);
-    if (!metadata.floats) return nullptr;
-    View output(output_object, PyBUF_WRITABLE);
-    if (!output.floats) return nullptr;
+    View<float> signal(signal_object, PyBUF_SIMPLE);
+    if (!signal.numbers) return nullptr;
+    View<float> metadata(metadata_object, PyBUF_SIMPLE);
+    if (!metadata.numbers) return nullptr;
+    View<float> output(output_object, PyBUF_WRITABLE);
+    if (!output.numbers) return nullptr;
     if (batch < 0 || steps < 1 || steps > MOST_STEPS || metadata.count() != batch * METADATA ||
         output.count() != batch * CLASSES || signal.count() % (steps * model->d.inputs) ||
         signal.count() / (steps * model->d.inputs) != batch) {
@@ -450,7 +479,64 @@ PyObject* run(PyObject*, PyObject* arguments) {
     }
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = score(*model, signal.floats, metadata.floats, output.floats, size_t(batch), size_t(steps));
+    done = score(*model, signal.numbers, metadata.numbers, output.numbers, size_t(batch), size_t(steps));
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+// Reads a filter from a buffer of doubles: numerator, denominator, state at rest.
+template <int ORDER>
+bool read(PyObject* object, Filter<ORDER>& filter) {
+    View<double> view(object, PyBUF_SIMPLE);
+    if (!view.numbers) return false;
+    if (view.buffer.len != sizeof filter) {
+        PyErr_Format(PyExc_ValueError, "a filter of order %d has %d numbers", ORDER, int(sizeof filter / sizeof(double)));
+        return false;
+    }
+    std::memcpy(&filter, view.numbers, sizeof filter);
+    return true;
+}
+
+bool clean_all(const InstructionSet& set, const Cleaning& cleaning, const double* signals, size_t batch, size_t samples,
+               float* cleaned) noexcept {
+    try {
+        const Doubles filtered((samples + 2 * Cleaning::PADDING) * LEADS);
+        for (size_t i = 0; i < batch; i++)
+            set.clean(cleaning, signals + i * samples * LEADS, samples, filtered.get(), cleaned + i * samples * LEADS);
+        return true;
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
+}
+
+PyObject* clean(PyObject*, PyObject* arguments) {
+    const char* name;
+    PyObject *bandpass, *notch, *signals_object, *output_object;
+    Py_ssize_t batch, samples;
+    Cleaning cleaning;
+    if (!PyArg_ParseTuple(arguments, "sOOffOOnn", &name, &bandpass, &notch, &cleaning.mean, &cleaning.deviation,
+                          &signals_object, &output_object, &batch, &samples))
+        return nullptr;
+    const InstructionSet* set = find(name);
+    if (!set || !read(bandpass, cleaning.bandpass) || !read(notch, cleaning.notch)) return nullptr;
+    View<double> signals(signals_object, PyBUF_SIMPLE);
+    if (!signals.numbers) return nullptr;
+    View<float> output(output_object, PyBUF_WRITABLE);
+    if (!output.numbers) return nullptr;
+    if (samples <= Cleaning::PADDING) {
+        PyErr_Format(PyExc_ValueError, "a signal must have more than %d samples, the padding of the filters",
+                     Cleaning::PADDING);
+        return nullptr;
+    }
+    if (batch < 0 || samples > MOST_STEPS || signals.count() % (samples * LEADS) ||
+        signals.count() / (samples * LEADS) != batch || output.count() != signals.count()) {
+        PyErr_SetString(PyExc_ValueError, "the buffers do not have the sizes that batch and samples say");
+        return nullptr;
+    }
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = clean_all(*set, cleaning, signals.numbers, size_t(batch), size_t(samples), output.numbers);
     Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -461,6 +547,8 @@ PyMethodDef METHODS[] = {
     {"load", load, METH_VARARGS,
      "load(instructions, inputs, embedding, inner, heads, levels, blocks, feedforward, parameters) -> network"},
     {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, batch, steps): fills probabilities"},
+    {"clean", clean, METH_VARARGS,
+     "clean(instructions, bandpass, notch, mean, deviation, signals, cleaned, batch, samples): fills cleaned"},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -1016,6 +1104,53 @@ void forward(const Model& model, const Workspace& w, const float* signal, const 
     dense(model.classifier_3, w.hidden_2, w.logits, false);
     for (int i = 0; i < LANES; i += WIDTH) store(w.logits + i, set1(1.0f) / (exponential(-load(w.logits + i)) + 1.0f));
     std::memcpy(probabilities, w.logits, CLASSES * sizeof(float));
+}
+
+// Four leads of a sample; where vectors are narrower the compiler takes two for one.
+typedef double Quad __attribute__((vector_size(32), may_alias));
+constexpr int QUADS = LEADS / 4;
+
+// One way of a filter over samples `step` doubles apart, in place: direct form II, transposed. Sums in the order of
+// scipy's lfilter and every product rounded: the notch has a pole at -1, so rounding errors stay.
+template <int ORDER>
+void pass(const Filter<ORDER>& f, double* x, size_t samples, ptrdiff_t step) {
+    Quad state[ORDER][QUADS];
+    for (int k = 0; k < ORDER; k++)
+        for (int q = 0; q < QUADS; q++) state[k][q] = reinterpret_cast<Quad*>(x)[q] * f.at_rest[k];
+    for (; samples; samples--, x += step)
+#pragma GCC unroll 3
+        for (int q = 0; q < QUADS; q++) {
+            const Quad in = reinterpret_cast<Quad*>(x)[q], out = state[0][q] + f.numerator[0] * in;
+#pragma GCC unroll 5
+            for (int k = 1; k < ORDER; k++)
+                state[k - 1][q] = state[k][q] + f.numerator[k] * in - f.denominator[k] * out;
+            state[ORDER - 1][q] = f.numerator[ORDER] * in - f.denominator[ORDER] * out;
+            reinterpret_cast<Quad*>(x)[q] = out;
+        }
+}
+
+// A filter forwards and backwards, in place, as scipy's filtfilt: x has room for PADDING samples on either side, where
+// the signal goes on turned about its ends.
+template <int ORDER>
+void filter_both_ways(const Filter<ORDER>& f, double* x, size_t samples) {
+    constexpr ptrdiff_t PADDING = Filter<ORDER>::PADDING;
+    double* last = x + (samples - 1) * LEADS;
+    for (ptrdiff_t i = LEADS; i <= PADDING * LEADS; i += LEADS)
+        for (int lead = 0; lead < LEADS; lead++) {
+            x[lead - i] = 2 * x[lead] - x[lead + i];
+            last[lead + i] = 2 * last[lead] - last[lead - i];
+        }
+    pass(f, x - PADDING * LEADS, samples + 2 * PADDING, LEADS);
+    pass(f, last + PADDING * LEADS, samples + 2 * PADDING, -LEADS);
+}
+
+// `filtered` is room for the samples and Cleaning::PADDING more on either side.
+void clean(const Cleaning& c, const double* signal, size_t samples, double* filtered, float* cleaned) {
+    filtered += Cleaning::PADDING * LEADS;
+    std::memcpy(filtered, signal, samples * LEADS * sizeof(double));
+    filter_both_ways(c.bandpass, filtered, samples);
+    filter_both_ways(c.notch, filtered, samples);
+    for (size_t i = 0; i < samples * LEADS; i++) cleaned[i] = (float(filtered[i]) - c.mean) / c.deviation;
 }
 
 }  // namespace KERNEL_SET

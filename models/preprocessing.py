@@ -4,7 +4,6 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,26 @@ STD_EPS = 1e-8
 OVER_89 = 300.0
 """What PTB-XL 1.0.3 writes for the age of those over 89."""
 OLDEST = 120.0
+
+# butter(BANDPASS_ORDER, BANDPASS_HZ, "bandpass", fs=SAMPLING_RATE) and iirnotch(NOTCH_HZ, NOTCH_Q, fs=SAMPLING_RATE)
+# of scipy.signal, whose import costs a process most of a second and 67 MB. A notch at half the sampling rate is an odd
+# thing to design, but it is what training used.
+_BANDPASS = (
+    (0.5103784499368984, 0.0, -1.5311353498106952, 0.0, 1.5311353498106952, 0.0, -0.5103784499368984),
+    (
+        1.0,
+        -1.1805341192831271,
+        -1.1025652254782896,
+        0.9232840789432326,
+        0.9315984103575622,
+        -0.3115879665987758,
+        -0.2600665881864121,
+    ),
+)
+_NOTCH = (
+    (0.9502020221489199, 1.9004040442978398, 0.9502020221489199),
+    (1.0, 1.9004040442978398, 0.9004040442978398),
+)
 
 PREPROCESSING: dict[str, Any] = {
     "sampling_rate": SAMPLING_RATE,
@@ -68,8 +87,8 @@ class Metadata(NamedTuple):
 def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
     """Filters and normalises: (B, T, leads) in mV at 100 Hz -> the same shape, as the network takes it.
 
-    Butterworth band-pass, then notch, both forwards and backwards, over all records and leads at once. T must be
-    above 21, the filters' padding; the filters need float64.
+    Butterworth band-pass, then notch, both forwards and backwards, over all records and leads at once; the filters
+    need float64. Raises ValueError for T not above 21, the filters' padding. `models.compiled.clean` does the same.
     """
     from scipy.signal import filtfilt
 
@@ -82,14 +101,9 @@ def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray
     return filtered
 
 
-@cache
 def filters() -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Numerator and denominator of the band-pass and of the notch, in the order in which they are applied."""
-    from scipy.signal import butter, iirnotch
-
-    bandpass = butter(BANDPASS_ORDER, BANDPASS_HZ, btype="bandpass", fs=SAMPLING_RATE)
-    # A notch at half the sampling rate is an odd thing to design, but it is what training used.
-    return [bandpass, iirnotch(NOTCH_HZ, NOTCH_Q, fs=SAMPLING_RATE)]
+    return [(np.array(numerator), np.array(denominator)) for numerator, denominator in (_BANDPASS, _NOTCH)]
 
 
 def metadata(age: float | None, sex: float | None, fill: MetadataFill) -> Metadata:

@@ -33,8 +33,8 @@ FINGERPRINTED = ("config", "preprocessing", "normalization", "labels", "metadata
 class Model:
     """One model; its weights stay on disk until `weights` is called.
 
-    `description` is the content of its JSON file: name, version, fingerprint, trained, created_at, config,
-    preprocessing, normalization (mV), labels, metadata_fill and thresholds.
+    `description` is the content of its JSON file: name, version, fingerprint, created_at, config, preprocessing,
+    normalization (mV), labels, metadata_fill, thresholds, and training: how `model train` made it, or null.
     """
 
     description: dict[str, Any]
@@ -52,11 +52,6 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 over all that the probabilities depend on: see `fingerprint_of`."""
         return str(self.description["fingerprint"])
-
-    @property
-    def trained(self) -> bool:
-        """False while the weights are random: the probabilities then mean nothing."""
-        return bool(self.description["trained"])
 
     @property
     def config(self) -> NetworkConfig:
@@ -98,10 +93,10 @@ class Model:
 
 
 def available() -> list[Model]:
-    """All models, the newest last; trained ones come after the untrained. Raises EcgbatchError for a broken one."""
+    """All models, the newest last. Raises EcgbatchError for a broken one."""
     folders = dict.fromkeys((SHIPPED, load().model_dir))
     models = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
-    return sorted(models, key=lambda model: (model.trained, model.description["created_at"]))
+    return sorted(models, key=lambda model: model.description["created_at"])
 
 
 def find(wanted: str | None) -> Model:
@@ -136,23 +131,21 @@ def add(
     weights: Weights,
     normalization: Normalization,
     *,
-    trained: bool = True,
     metadata_fill: MetadataFill | None = None,
     thresholds: dict[str, float] | None = None,
+    training: dict[str, Any] | None = None,
     folder: Path | None = None,
 ) -> Model:
     """Keeps a model, by default in ECGBATCH_MODEL_DIR; to add the same one again changes nothing.
 
-    `metadata_fill` defaults to the means over the training folds of PTB-XL, `thresholds` to 0.5 each. Raises
-    EcgbatchError for a name or version that makes no file name, one that another model has, or a folder that
-    cannot be written.
+    `metadata_fill` defaults to the means over the training folds of PTB-XL, `thresholds` to 0.5 each; `training` says
+    how the weights were made. Raises EcgbatchError for a name or version that makes no file name, one that another
+    model has, or a folder that cannot be written.
     """
-    _check_name(name, version)
     description: dict[str, Any] = {
         "name": name,
         "version": version,
         "fingerprint": "",
-        "trained": trained,
         "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "config": config.as_dict(),
         "preprocessing": PREPROCESSING,
@@ -160,16 +153,23 @@ def add(
         "labels": list(LABELS),
         "metadata_fill": (metadata_fill or MetadataFill()).as_dict(),
         "thresholds": thresholds or dict.fromkeys(LABELS, 0.5),
+        "training": training,
     }
     description["fingerprint"] = fingerprint_of(description, weights)
     for model in available():
-        if (model.name, model.version) == (name, version):
-            if model.fingerprint == description["fingerprint"]:
-                return model
-            raise EcgbatchError(f"there is another model {name}:{version} already: give this one a new version")
+        if (model.name, model.version, model.fingerprint) == (name, version, description["fingerprint"]):
+            return model
+    check_free(name, version)
     model = Model(description, folder or load().model_dir)
     _write(model, weights)
     return model
+
+
+def check_free(name: str, version: str) -> None:
+    """Raises EcgbatchError when a model cannot have this name and version, or another has them."""
+    _check_name(name, version)
+    if any((model.name, model.version) == (name, version) for model in available()):
+        raise EcgbatchError(f"there is another model {name}:{version} already: give this one a new version")
 
 
 def fingerprint_of(description: dict[str, Any], weights: Weights) -> str:
@@ -197,7 +197,7 @@ def _check_name(name: str, version: str) -> None:
 def _read(path: Path) -> Model:
     try:
         model = Model(json.loads(path.read_text()), path.parent)
-        _ = model.fingerprint, model.trained, model.config, model.normalization, model.metadata_fill, model.thresholds
+        _ = model.fingerprint, model.config, model.normalization, model.metadata_fill, model.thresholds
         complete = path.stem == f"{model.name}-{model.version}" and isinstance(model.description["created_at"], str)
         known = model.description["preprocessing"] == PREPROCESSING and model.description["labels"] == list(LABELS)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -25,9 +25,10 @@ BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 32, ("cuda", "torch"): 
 class Scorer:
     """Scores records by one model.
 
-    `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. With the
-    compiled kernel torch is never imported. `batch_size` is what `ecgbatch model bench` suggested, or a default.
-    Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that were tampered with.
+    `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. The compiled
+    kernel cleans too, and imports neither torch nor scipy. `batch_size` is what `ecgbatch model bench` suggested, or a
+    default. Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that were tampered
+    with.
     """
 
     def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto") -> None:
@@ -37,7 +38,8 @@ class Scorer:
         suggested = bench.suggestion(model.fingerprint, device, self.kernel)
         self.batch_size = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
         self._clean: Callable[[NDArray[np.float64]], Cleaned]
-        self._clean = partial(preprocessing.clean, normalization=model.normalization)
+        cleaner = compiled.clean if self.kernel == "compiled" else preprocessing.clean
+        self._clean = partial(cleaner, normalization=model.normalization)
         self._network: Network
         if device == "cuda":
             from models.cuda import CudaNetwork

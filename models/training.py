@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from models import compiled, preprocessing, registry
 from models.config import LABELS, LEADS, SAMPLES, SAMPLING_RATE, NetworkConfig
-from models.labels import LabelledRecord
+from models.labels import LabelledRecord, labelled_records
 from models.metrics import best_threshold, roc_auc
 from models.network import ParallelXLSTM
 from models.registry import Model, Weights
@@ -31,11 +31,11 @@ from models.scorer import Network
 from settings import EcgbatchError
 
 VALIDATION_FOLD = 9
-TRAINING_FOLDS = range(1, VALIDATION_FOLD)
 SAVE_SECONDS = 60
 READ_AT_ONCE = 256
 GRADIENT_NORM = 1.0
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
+RECIPES = Path(__file__).parent / "recipes"
 COLUMNS = ("epoch", "loss", "validation_loss", "macro_auc", *(f"auc_{label}" for label in LABELS), "seconds", "device")
 
 Say = Callable[[str], None]
@@ -97,27 +97,44 @@ class Examples:
         return len(self.signals)
 
 
-def prepare(archive: Path, records: list[LabelledRecord], folder: Path, say: Say) -> tuple[Examples, Examples]:
+def load_recipe(recipe: str) -> TrainingSettings:
+    """The settings in a JSON file, or in a recipe that ships, by its name. Raises EcgbatchError if there is none."""
+    path = RECIPES / f"{recipe}.json"
+    if not path.exists():
+        path = Path(recipe)
+    try:
+        return TrainingSettings.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
+        raise EcgbatchError(f"there is no recipe {recipe}: give a file, or one of {there}") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise EcgbatchError(f"{path} is no recipe of a training ({error})") from None
+
+
+def prepare(archive: Path, folder: Path, say: Say) -> tuple[Examples, Examples]:
     """The examples to train on and those to validate on, read and cleaned once and kept in the folder.
 
     Raises EcgbatchError when a recording cannot be read or is not twelve leads of ten seconds at 100 Hz, or when
-    a part is without records.
+    the labels leave nothing to learn.
     """
+    records = [r for r in labelled_records(archive / "ptbxl_database.csv") if r.fold <= VALIDATION_FOLD]
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cleaned.npy"
     if not path.exists():
         _clean_all(archive, records, path, say)
     signals = np.load(path, mmap_mode="r")
     if signals.shape != (len(records), SAMPLES, len(LEADS)):
-        raise EcgbatchError(f"{path} is of other records than those asked for: train in a new folder")
+        raise EcgbatchError(f"{path} is of other records than those in {archive}: train in a new folder")
     filled = [preprocessing.metadata(r.age, r.sex, preprocessing.MetadataFill()).values for r in records]
     metadata, labels = np.array(filled, np.float32), np.array([r.labels for r in records], np.float32)
-    parts = []
-    for folds in (TRAINING_FOLDS, [VALIDATION_FOLD]):
-        chosen = np.array([r.fold in folds for r in records])
-        if not chosen.any():
-            raise EcgbatchError(f"no record of fold {min(folds)} to {max(folds)} has a superclass: is this PTB-XL?")
-        parts.append(Examples(signals[chosen], metadata[chosen], labels[chosen]))
-    return parts[0], parts[1]
+    validate = np.array([r.fold == VALIDATION_FOLD for r in records])
+    for part in (labels[~validate], labels[validate]):
+        if not len(part) or not np.all((part.min(0) == 0) & (part.max(0) == 1)):
+            raise EcgbatchError(
+                f"{archive} needs records with and without each superclass, in folds 1 to 8 and in fold 9"
+            )
+    train, validation = (Examples(signals[part], metadata[part], labels[part]) for part in (~validate, validate))
+    return train, validation
 
 
 def _clean_all(archive: Path, records: list[LabelledRecord], path: Path, say: Say) -> None:
@@ -125,14 +142,15 @@ def _clean_all(archive: Path, records: list[LabelledRecord], path: Path, say: Sa
     shape = (len(records), SAMPLES, len(LEADS))
     cleaned = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     for start in range(0, len(records), READ_AT_ONCE):
-        signals = np.stack([_read(archive / r.path) for r in records[start : start + READ_AT_ONCE]])
+        signals = np.stack([read_recording(archive / r.path) for r in records[start : start + READ_AT_ONCE]])
         cleaned[start : start + READ_AT_ONCE] = preprocessing.clean(signals, preprocessing.Normalization())
         say(f"read {min(start + READ_AT_ONCE, len(records))} of {len(records)} records")
     cleaned.flush()
     os.replace(partial, path)
 
 
-def _read(path: Path) -> NDArray[np.float64]:
+def read_recording(path: Path) -> NDArray[np.float64]:
+    """(1000, 12) in mV. Raises EcgbatchError for a recording that cannot be read or is not of that shape at 100 Hz."""
     import wfdb
 
     try:
@@ -185,10 +203,11 @@ class Training:
 
     def keep(self, name: str, version: str) -> Model:
         """The best epoch's weights, with their thresholds, as a model in ECGBATCH_MODEL_DIR."""
-        _, _, weights, thresholds = self.best
-        config = self.settings.network
+        epoch, macro_auc, weights, thresholds = self.best
+        config, normalization = self.settings.network, preprocessing.Normalization()
+        training = {"settings": asdict(self.settings), "epoch": epoch, "validation_macro_auc": macro_auc}
         return registry.add(
-            name, version, config, _arrays(weights), preprocessing.Normalization(), thresholds=thresholds
+            name, version, config, _arrays(weights), normalization, thresholds=thresholds, training=training
         )
 
     def _run_epoch(self, say: Say) -> None:
@@ -224,6 +243,8 @@ class Training:
         inputs = [torch.from_numpy(part).to(self.device) for part in (signals, self.train.metadata[chosen])]
         labels = torch.from_numpy(self.train.labels[chosen]).to(self.device)
         loss = F.binary_cross_entropy_with_logits(self.network.logits(*inputs), labels)
+        if not torch.isfinite(loss):
+            raise EcgbatchError(f"the training diverged in step {self.step}: start again with a lower learning_rate")
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)

@@ -225,12 +225,10 @@ def _database(settings: Settings) -> "Database":
 
 
 def _prepare(settings: Settings) -> "tuple[Database, Model]":
-    """The database and the model; says so when the model is untrained."""
+    """The database and the model."""
     from models import registry
 
     model = registry.find(settings.model)
-    if not model.trained:
-        remark(f"the model {model.name} {model.version} is untrained: its probabilities mean nothing")
     return _database(settings), model
 
 

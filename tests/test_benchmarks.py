@@ -63,7 +63,7 @@ def test_model_bench_suggests_and_keeps_it(command: Command, monkeypatch: pytest
     assert kept == bench.Suggestion(**result["suggested"]["cpu torch"])
     assert bench.suggestion("another model", "cpu", "torch") is None
     assert bench.suggestion(result["fingerprint"], "cuda", "torch") is None
-    assert len(registry.available()) == 1, "what is kept is no model"
+    assert len(registry.available()) == 2, "what is kept is no model"
 
 
 def test_a_broken_suggestion_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_the_published_way_gives_the_same_probabilities(tmp_path: Path) -> None:
     from worker.reading import read
 
     write_archive(tmp_path)
-    model = registry.find("xlstm-ecg:0.1.0")
+    model = registry.find("xlstm-ecg:1.0.0")
     record = next(path.stem for path in sorted(tmp_path.glob("*.hea")) if " 100 " in path.read_text().splitlines()[0])
     scorer = Scorer(model, "cpu", "torch")
     cleaned = scorer.clean(read(tmp_path, record).signal[None])

@@ -1,6 +1,8 @@
 """Filters, normalisation, age and sex."""
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import golden
@@ -10,11 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import butter, filtfilt, iirnotch
 
-from models.config import SAMPLES
-from models.preprocessing import MetadataFill, Normalization, clean, load_normalization, metadata
+from models import compiled, preprocessing
+from models.config import SAMPLES, SAMPLING_RATE
+from models.preprocessing import MetadataFill, Normalization, load_normalization, metadata
 from settings import EcgbatchError
 
 FILL = MetadataFill(age=59.0, sex=0.4)
+Clean = Callable[[np.ndarray, Normalization], np.ndarray]
+CLEANERS: dict[str, Clean] = {"scipy": preprocessing.clean} | {
+    name: partial(compiled.clean, instructions=name) for name in compiled.usable_instructions()
+}
+
+
+@pytest.fixture(params=CLEANERS)
+def clean(request: pytest.FixtureRequest) -> Clean:
+    return CLEANERS[request.param]
 
 
 def as_published(signal: np.ndarray, normalization: Normalization) -> np.ndarray:
@@ -29,7 +41,7 @@ def as_published(signal: np.ndarray, normalization: Normalization) -> np.ndarray
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_records_at_once_give_what_leads_one_by_one_give(batch: int) -> None:
+def test_records_at_once_give_what_leads_one_by_one_give(clean: Clean, batch: int) -> None:
     rng = np.random.default_rng(0)
     signals = rng.standard_normal((batch, SAMPLES, 12)) + 3 * np.sin(np.arange(SAMPLES) / 200)[:, None]
     cleaned = clean(signals, Normalization())
@@ -39,16 +51,18 @@ def test_records_at_once_give_what_leads_one_by_one_give(batch: int) -> None:
     np.testing.assert_allclose(cleaned, expected, atol=2e-6, rtol=0)
 
 
-def test_the_filters_take_drift_and_mains_away_and_leave_the_beats() -> None:
+def test_the_filters_take_drift_and_mains_away_and_leave_the_beats(clean: Clean) -> None:
     t = np.arange(SAMPLES) / 100
-    parts = np.stack([np.full(SAMPLES, 2.0), np.sin(2 * np.pi * 0.1 * t), np.sin(2 * np.pi * 10 * t)], axis=1)
-    drift, slow, beats = clean(parts[None], Normalization(0.0, 1.0))[0, 200:-200].T
+    parts = np.zeros((SAMPLES, 12))
+    parts[:, :3] = np.stack([np.full(SAMPLES, 2.0), np.sin(2 * np.pi * 0.1 * t), np.sin(2 * np.pi * 10 * t)], axis=1)
+    drift, slow, beats = clean(parts[None], Normalization(0.0, 1.0))[0, 200:-200, :3].T
     assert np.abs(drift).max() < 0.01
     assert np.abs(slow).max() < 0.05
     assert np.abs(beats - parts[200:-200, 2]).max() < 0.03
 
 
-def test_the_eight_golden_records(shared: Path) -> None:
+@pytest.fixture(scope="module")
+def golden_signals(shared: Path) -> np.ndarray:
     spec = importlib.util.spec_from_file_location("ptbxl_archive", shared / "ptbxl/ptbxl_archive.py")
     assert spec and spec.loader
     pack = importlib.util.module_from_spec(spec)
@@ -57,9 +71,28 @@ def test_the_eight_golden_records(shared: Path) -> None:
     for part in ("fold01", "fold02", "fold03", "fold08", "fold10", "extra"):
         ids, samples = pack.load(shared / f"ptbxl/ptbxl100_{part}.pxl")
         found |= {ecg_id: samples[place] / 1000 for place, ecg_id in enumerate(ids) if ecg_id in golden.ECG_IDS}
-    cleaned = clean(np.stack([found[ecg_id] for ecg_id in golden.ECG_IDS]), Normalization())
+    return np.stack([found[ecg_id] for ecg_id in golden.ECG_IDS])
+
+
+def test_the_eight_golden_records(clean: Clean, golden_signals: np.ndarray, shared: Path) -> None:
+    cleaned = clean(golden_signals, Normalization())
     expected = np.load(shared / "golden/expected.npz")["preprocessed"]
-    assert np.abs(cleaned - expected).max() < golden.TOLERANCE
+    assert np.abs(cleaned - expected).max() < 1e-6
+
+
+def test_the_coefficients_are_those_that_scipy_designs() -> None:
+    bandpass = butter(preprocessing.BANDPASS_ORDER, preprocessing.BANDPASS_HZ, "bandpass", fs=SAMPLING_RATE)
+    notch = iirnotch(preprocessing.NOTCH_HZ, preprocessing.NOTCH_Q, fs=SAMPLING_RATE)
+    for ours, designed in zip(preprocessing.filters(), (bandpass, notch), strict=True):
+        for coefficients, wanted in zip(ours, designed, strict=True):
+            np.testing.assert_allclose(coefficients, wanted, rtol=1e-13, atol=1e-15)
+
+
+def test_signals_no_longer_than_the_padding_are_refused(clean: Clean) -> None:
+    assert clean(np.ones((2, 22, 12)), Normalization()).shape == (2, 22, 12)
+    for samples in (0, 1, 21):
+        with pytest.raises(ValueError, match="21"):
+            clean(np.ones((2, samples, 12)), Normalization())
 
 
 @pytest.mark.parametrize(

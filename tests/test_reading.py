@@ -329,6 +329,9 @@ def test_flags(tmp_path: Path) -> None:
     assert read(tmp_path, "r").flags == ("checksum_mismatch", "flat_lead")
     write(tmp_path, digital, checksums=digital.sum(axis=0) % 65536 - 65536)
     assert read(tmp_path, "r").flags == ("flat_lead",)
+    digital[-1, 4] = -2
+    write(tmp_path, digital)
+    assert read(tmp_path, "r").flags == (), "a lead that moves at its end is not flat"
 
 
 def test_a_long_record_is_digested_whole(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from models import compiled, registry
 from models.cli import run_list
+from models.compiled import parameter_shapes
 from models.config import LABELS, NetworkConfig
 from models.preprocessing import MetadataFill, Normalization
 from models.scorer import Scorer, choose_kernel
@@ -41,12 +42,18 @@ def add(weights: golden.Weights, version: str = "1", name: str = "mine", **more:
     return registry.add(name, version, SMALL, weights, Normalization(0.0, 0.2), **more)
 
 
-def test_what_ships_is_there_and_says_that_it_is_untrained() -> None:
-    [model] = registry.available()
-    assert (model.name, model.version, model.trained) == ("xlstm-ecg", "0.1.0", False)
-    assert registry.find(None) == model
-    assert model.config == NetworkConfig()
-    assert model.weights().keys() == golden.shapes(NetworkConfig()).keys()
+def test_what_ships_is_there_and_fits_together() -> None:
+    published, best = registry.available()
+    assert [(model.name, model.version) for model in (published, best)] == [
+        ("xlstm-ecg", v) for v in ("1.0.0", "1.1.0")
+    ]
+    assert registry.find(None) == best
+    assert published.config == NetworkConfig("stacked", 128)
+    for model in (published, best):
+        weights = model.weights()
+        assert {key: value.shape for key, value in weights.items()} == dict(parameter_shapes(model.config))
+        assert sum(value.size for value in weights.values()) <= 1_000_000
+        assert model.thresholds != dict.fromkeys(LABELS, 0.5), "they were chosen"
 
 
 def test_a_model_comes_back_as_it_went_in(weights: golden.Weights) -> None:
@@ -57,13 +64,11 @@ def test_a_model_comes_back_as_it_went_in(weights: golden.Weights) -> None:
         assert found.normalization == Normalization(0.0, 0.2)
         assert found.metadata_fill == MetadataFill(50.0, 0.5)
         assert found.thresholds["mi"] == 0.3
-        assert found.trained
         np.testing.assert_equal(found.weights(), weights)
 
 
-def test_the_newest_trained_model_is_the_default(weights: golden.Weights) -> None:
+def test_the_newest_model_is_the_default(weights: golden.Weights) -> None:
     first, second = add(weights, "2"), add(weights, "1.9")
-    add(weights, "3", trained=False)
     assert registry.find(None) == second
     assert registry.find("mine") == second
     assert registry.find("mine:2") == first
@@ -76,8 +81,8 @@ def test_a_pair_of_name_and_version_stays_what_it_is(weights: golden.Weights, fo
     weights["embedding.bias"] = weights["embedding.bias"] + 1
     with pytest.raises(EcgbatchError, match="mine:1"):
         add(weights)
-    with pytest.raises(EcgbatchError, match=r"xlstm-ecg:0\.1\.0"):
-        add(weights, "0.1.0", "xlstm-ecg")
+    with pytest.raises(EcgbatchError, match=r"xlstm-ecg:1\.0\.0"):
+        add(weights, "1.0.0", "xlstm-ecg")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -96,7 +101,7 @@ def test_the_fingerprint_covers_all_that_the_probabilities_depend_on(weights: go
     reshaped = weights | {"embedding.bias": weights["embedding.bias"].reshape(1, -1)}
     fingerprints |= {registry.fingerprint_of(description, other) for other in (moved, renamed, reshaped)}
     assert len(fingerprints) == 9
-    unimportant = description | {"name": "other", "version": "9", "created_at": "", "thresholds": {}, "trained": False}
+    unimportant = description | {"name": "other", "version": "9", "created_at": "", "thresholds": {}}
     reordered = dict(reversed(weights.items()))
     assert registry.fingerprint_of(unimportant, reordered) == description["fingerprint"]
 
@@ -227,10 +232,9 @@ def test_finding_a_model_imports_neither_torch_nor_scipy() -> None:
 
 
 @pytest.mark.skipif(not compiled.available(), reason="the compiled kernel is not built")
-def test_scoring_by_the_compiled_kernel_imports_no_torch() -> None:
-    assert "torch" not in modules_after(
-        "from models import registry; from models.scorer import Scorer; Scorer(registry.find('xlstm-ecg'))"
-    )
+def test_scoring_by_the_compiled_kernel_imports_neither_torch_nor_scipy() -> None:
+    code = "from models import registry; from models.scorer import Scorer; Scorer(registry.find('xlstm-ecg'))"
+    assert not {"torch", "scipy"} & modules_after(code)
 
 
 def ecgbatch(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -252,9 +256,8 @@ def test_model_add_and_list(tmp_path: Path, weights: golden.Weights, layout: str
     np.testing.assert_equal(model.weights(), weights)
     listed = ecgbatch("model", "list")
     assert "new" in listed.stdout
-    assert "untrained" in listed.stderr
     rows = json.loads(ecgbatch("model", "list", "--json").stdout)
-    assert [(row["name"], row["trained"]) for row in rows] == [("xlstm-ecg", False), ("new", True)]
+    assert [row["name"] for row in rows] == ["xlstm-ecg", "xlstm-ecg", "new"]
     again = ecgbatch("model", "add", checkpoint, "--name", "new", "--version", "1.0")
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from output import print_rows, remark
+from output import print_rows
 from settings import EcgbatchError, Settings, load, variable
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ def run_worker(args: argparse.Namespace) -> int:
     open_database(settings.database_url)
     model = registry.find(settings.model)
     app = connected_app(settings)
-    if not model.trained:
-        remark(f"the model {model.name} {model.version} is untrained: its probabilities mean nothing")
     worker = app.Worker(
         concurrency=settings.processes or _suggested_processes(settings, model),
         hostname=f"ecgbatch-{os.getpid()}@{socket.gethostname()}",

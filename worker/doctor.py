@@ -57,8 +57,7 @@ def _model(settings: Settings) -> str:
     from models import registry
 
     model = registry.find(settings.model)
-    trained = "" if model.trained else ", untrained: its probabilities mean nothing"
-    return f"{model.name} {model.version}, fingerprint {model.fingerprint[:12]}{trained}"
+    return f"{model.name} {model.version}, fingerprint {model.fingerprint[:12]}"
 
 
 def _kernel(settings: Settings) -> str:

@@ -6,43 +6,44 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import TracebackType
 from typing import TypeVar
 
 from db import chunks
 from db.chunks import Claim, LeaseLost
 from db.engine import Database
-from settings import EcgbatchError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Renews a chunk's lease while its worker works, and ends the process when a batch hangs.
+    """Renews the lease on the chunk that this process scores, and ends the process when a batch hangs.
 
     A hanging read or computation cannot be interrupted from within, so the process kills itself after
     `batch_seconds` without a batch; the chunk then goes to another, which takes its records one by one.
+    One thread serves all chunks: to start and end one takes longer than to claim a chunk.
     """
 
-    def __init__(self, database: Database, claim: Claim, length: timedelta, batch_seconds: float) -> None:
+    def __init__(self, database: Database, length: timedelta, batch_seconds: float) -> None:
         self.database = database
-        self.claim = claim
         self.length = length
         self.batch_seconds = batch_seconds
+        self._claim: Claim | None = None
+        self._renewed = 0.0
         self._batch_began: float | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
-    def __enter__(self) -> "Lease":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
+    @contextmanager
+    def on(self, claim: Claim) -> Iterator[None]:
+        """Keeps the lease that came with a claim for as long as its chunk is worked on."""
+        self._renewed = time.monotonic()
+        self._claim = claim
+        try:
+            yield
+        finally:
+            self._claim = self._batch_began = None
 
     def watched(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches, each of which must come within `batch_seconds`."""
@@ -55,17 +56,21 @@ class Lease:
 
     def _keep(self) -> None:
         renew_every = self.length.total_seconds() / 3
-        renewed = time.monotonic()
-        while not self._over.wait(min(1.0, renew_every)):
+        while True:
+            time.sleep(min(1.0, renew_every))
             began = self._batch_began
             if began is not None and time.monotonic() - began > self.batch_seconds:
                 log.error("a batch took over %g s; ending this process", self.batch_seconds)
                 os.kill(os.getpid(), signal.SIGKILL)
-            if time.monotonic() - renewed > renew_every:
-                renewed = time.monotonic()
-                try:
-                    self.database.write(chunks.renew, self.claim, self.length)
-                except LeaseLost:
-                    return
-                except EcgbatchError as error:
-                    log.warning("lease of job %d, chunk %d: %s", self.claim.job_id, self.claim.number, error)
+            claim = self._claim
+            if claim is not None and time.monotonic() - self._renewed > renew_every:
+                self._renewed = time.monotonic()
+                self._renew(claim)
+
+    def _renew(self, claim: Claim) -> None:
+        """Whatever goes wrong, the thread must live on for the chunks to come."""
+        try:
+            with suppress(LeaseLost):  # the chunk's end, or the next batch to be stored, knows
+                self.database.write(chunks.renew, claim, self.length)
+        except Exception as error:
+            log.warning("lease of job %d, chunk %d: %s", claim.job_id, claim.number, error)

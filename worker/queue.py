@@ -13,13 +13,12 @@ from worker.app import QUEUES, TASK
 
 def to_message(chunk: WaitingChunk) -> dict[str, Any]:
     """The chunk as JSON holds it: records are [id, path, age, sex]."""
-    records = [[record.id, record.path, record.age, record.sex] for record in chunk.records]
-    return vars(chunk) | {"records": records}
+    return vars(chunk)
 
 
 def from_message(message: dict[str, Any]) -> WaitingChunk:
     """The chunk that `to_message` gave."""
-    return WaitingChunk(**message | {"records": [Record(*record) for record in message["records"]]})
+    return WaitingChunk(**message | {"records": [Record._make(record) for record in message["records"]]})
 
 
 def fill_queues(database: Database, app: Celery, queue_chunks: int) -> int:

@@ -1,11 +1,12 @@
 """One worker process: the resident model and the way of a chunk through read, clean, score and store."""
 
+import math
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +59,9 @@ class ScoringProcess:
         self.settings = settings
         self.database = database
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.lease = timedelta(seconds=settings.lease_seconds)
+        self.lease_length = timedelta(seconds=settings.lease_seconds)
+        self._lease = Lease(database, self.lease_length, settings.record_seconds)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._scorers: dict[str, Scorer] = {}
 
     def scorer(self, fingerprint: str) -> Scorer:
@@ -75,15 +78,15 @@ class ScoringProcess:
         """
         scorer = self.scorer(chunk.model)
         key = (chunk.job_id, chunk.number)
-        claim = self.database.write(chunks.claim, *key, self.name, task_id, self.lease)
+        claim = self.database.write(chunks.claim, *key, self.name, task_id, self.lease_length)
         if claim is None:
             return "nothing to do: done, cancelled, or with another worker"
         records = [record for record in chunk.records if record.id not in claim.ended]
         done = failed = 0
         try:
-            with Lease(self.database, claim, self.lease, self.settings.record_seconds) as lease:
-                for batch in self._batches(scorer, Path(chunk.root), records, claim.attempt, lease):
-                    self.database.write(chunks.store, claim, *batch, self.lease)
+            with self._lease.on(claim):
+                for batch in self._batches(scorer, Path(chunk.root), records, claim.attempt):
+                    self.database.write(chunks.store, claim, *batch, self.lease_length)
                     done += len(batch.scored)
                     failed += len(batch.failed)
         except LeaseLost:
@@ -97,7 +100,7 @@ class ScoringProcess:
             raise EcgbatchError(f"{cause}; the chunk's records will be tried one by one") from error
         return f"scored {done}, failed {failed}"
 
-    def _batches(self, scorer: Scorer, root: Path, records: list[Record], attempt: int, lease: Lease) -> Iterator[Ends]:
+    def _batches(self, scorer: Scorer, root: Path, records: list[Record], attempt: int) -> Iterator[Ends]:
         """The ends of records, batch by batch.
 
         A chunk whose first attempt did not come to its end is suspected: its records go one by one, each in
@@ -106,7 +109,8 @@ class ScoringProcess:
         if attempt > 1:
             return (self._alone(scorer, root, record) for record in records)
         size = self.settings.batch_size or scorer.batch_size
-        return _gathered(lease.watched(_score(scorer, batch) for batch in _read_ahead(scorer, root, records, size)))
+        batches = _read_ahead(self._reader, scorer, root, records, size)
+        return _gathered(self._lease.watched(_score(scorer, batch) for batch in batches))
 
     def _alone(self, scorer: Scorer, root: Path, record: Record) -> Ends:
         """The end of a record that might take its process down.
@@ -160,9 +164,9 @@ def _score(scorer: Scorer, batch: Batch) -> Ends:
     if not batch.rows:
         return Ends([], batch.failed)
     scored, failed = [], list(batch.failed)
-    for row, probabilities in zip(batch.rows, scorer.score(batch.signals, batch.metadata), strict=True):
-        if np.isfinite(probabilities).all():
-            scored.append(row | dict(zip(LABELS, probabilities.tolist(), strict=True)))
+    for row, probabilities in zip(batch.rows, scorer.score(batch.signals, batch.metadata).tolist(), strict=True):
+        if all(map(math.isfinite, probabilities)):
+            scored.append(row | dict(zip(LABELS, probabilities, strict=True)))
         else:
             error = RecordError(Reason.NOT_FINITE, "the model's probabilities are not numbers", stage="score")
             failed.append(failure_row(row["recording_id"], error))
@@ -184,14 +188,13 @@ def _gathered(batches: Iterable[Ends]) -> Iterator[Ends]:
         yield Ends(scored, failed)
 
 
-def _read_ahead(scorer: Scorer, root: Path, records: list[Record], size: int) -> Iterator[Batch]:
+def _read_ahead(reader: Executor, scorer: Scorer, root: Path, records: list[Record], size: int) -> Iterator[Batch]:
     """Batches in order; the next is read while the present one is scored."""
     groups = [records[i : i + size] for i in range(0, len(records), size)]
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as reader:
-        coming = deque(reader.submit(read_batch, scorer, root, group) for group in groups[:1])
-        for group in groups[1:]:
-            batch = coming.popleft().result()
-            coming.append(reader.submit(read_batch, scorer, root, group))
-            yield batch
-        for last in coming:
-            yield last.result()
+    coming = deque(reader.submit(read_batch, scorer, root, group) for group in groups[:1])
+    for group in groups[1:]:
+        batch = coming.popleft().result()
+        coming.append(reader.submit(read_batch, scorer, root, group))
+        yield batch
+    for last in coming:
+        yield last.result()
