@@ -22,7 +22,7 @@ chaos: install
 	$(BIN)/python -m pytest -m chaos -s
 
 bench: install
-	for b in end_to_end against_published processes; do $(BIN)/python benchmarks/$$b.py $(ARCHIVE) || exit 1; done
+	for b in end_to_end against_published processes exported; do $(BIN)/python benchmarks/$$b.py $(ARCHIVE) || exit 1; done
 	for b in queue_and_database growth; do $(BIN)/python benchmarks/$$b.py || exit 1; done
 
 lint: install

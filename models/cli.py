@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the verbs of this room."""
     verbs = commands.add_parser(
-        "model", help="bring models in, list them", description="Brings models in and lists them."
+        "model", help="what there is about models", description="Lists, brings in, trains, measures and exports models."
     ).add_subparsers(metavar="COMMAND", required=True)
     add = verbs.add_parser(
         "add",

@@ -120,7 +120,7 @@ class WholeSequence(ParallelXLSTM):
         self.scan = scan
 
     def pooled(self, signal: Tensor) -> Tensor:
-        patches = signal.reshape(len(signal), -1, self.config.inputs)
+        patches = signal.reshape(signal.shape[0], -1, self.config.inputs)
         x = F.relu(self.embedding_norm(self.embedding(patches.transpose(0, 1))))  # (T, B, D)
         for slstm, mlstm in self.levels():
             x = (self.slstm_blocks_of(slstm, x) + in_chunks(mlstm, x)) / 2
@@ -168,7 +168,7 @@ def in_chunks(branch: Branch, x: Tensor) -> Tensor:
 def plain_scan(gates: Tensor, kernel: Tensor) -> Tensor:
     heads, dim, _ = kernel.shape
     zero = gates.new_zeros(heads, gates.shape[2], dim)
-    hidden, *_ = slstm_scan(gates, kernel, zero, zero, torch.full_like(zero, -math.inf))
+    hidden, _, _, _ = slstm_scan(gates, kernel, zero, zero, torch.full_like(zero, -math.inf))
     return hidden.transpose(1, 2)
 
 

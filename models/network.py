@@ -223,7 +223,7 @@ class SLSTM(nn.Module):
         return advance
 
 
-def slstm_scan(gates: Tensor, kernel: Tensor, h: Tensor, c: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+def slstm_scan(gates: Tensor, kernel: Tensor, h: Tensor, c: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sLSTM step by step: gates (N, T, B, 4d) before the recurrent part -> halved hidden (T, N, B, d), state.
 
     Only the quotient of cell and normaliser (eq. 8-10) matters, and it is a running mean of z: with n the logarithm
@@ -418,7 +418,7 @@ def grouped(weight: Tensor) -> Tensor:
 
 def blockwise(rows: Tensor, weight: Tensor) -> Tensor:
     """(R, I) times a block-diagonal (I / 16, 16, 16) -> (R, I)."""
-    blocks = rows.view(len(rows), -1, GROUP).transpose(0, 1)
+    blocks = rows.view(rows.shape[0], -1, GROUP).transpose(0, 1)
     return torch.bmm(blocks, weight).transpose(0, 1).flatten(1)
 
 

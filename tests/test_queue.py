@@ -1,6 +1,7 @@
 """Chunks on their way into a real Redis, and back out of SQL when Redis loses them."""
 
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db import chunks, jobs
-from db.chunks import Record, WaitingChunk
+from db.chunks import Claim, Record, WaitingChunk
 from db.engine import Database
 from db.migrate import upgrade
 from db.schema import Priority
 from settings import EcgbatchError, Settings
 from worker.app import QUEUES, connected_app, safe_url
+from worker.lease import Lease
 from worker.queue import fill_queues, from_message, queue_length, reconcile, to_message
 
 ROOM = 8
@@ -52,6 +54,24 @@ def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[
     messages = redis.Redis.from_url(redis_url).lrange(QUEUES[priority], 0, -1)[::-1]
     titles = [json.loads(message)["headers"]["argsrepr"].split() for message in messages]
     return [(int(words[1].strip(",")), int(words[3])) for words in titles]
+
+
+def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> None:
+    """One thread renews the lease of whichever chunk is being scored; 1.5 s without a renewal frees a chunk."""
+    job_id, length = make_job(sqlite, "archive", 4), timedelta(seconds=1.5)
+    lease = Lease(sqlite, length, batch_seconds=60)
+
+    def claim(number: int, worker: str) -> Claim | None:
+        return sqlite.write(chunks.claim, job_id, number, worker, "task", length)
+
+    for number in (1, 2):
+        mine = claim(number, "mine")
+        assert mine is not None
+        with lease.on(mine):
+            time.sleep(3)
+            assert claim(number, "another") is None
+    time.sleep(3)
+    assert claim(2, "another") is not None
 
 
 RECORDS = st.builds(

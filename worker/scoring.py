@@ -107,6 +107,8 @@ class ScoringProcess:
         a process of its own.
         """
         if attempt > 1:
+            import scipy.signal  # noqa: F401 - else each fork that resamples a record would import it anew
+
             return (self._alone(scorer, root, record) for record in records)
         size = self.settings.batch_size or scorer.batch_size
         batches = _read_ahead(self._reader, scorer, root, records, size)
