@@ -28,9 +28,10 @@ def labelled_records(database: Path) -> list[LabelledRecord]:
     scp_statements.csv, which must lie beside the database. Records without any are left out. `path` is that of
     the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
     """
+    rows = _rows(database, ("scp_codes", "strat_fold", "filename_lr", "age", "sex"))
     superclass = _superclass_of_code(database.with_name(STATEMENTS))
     records = []
-    for row in _rows(database, ("scp_codes", "strat_fold", "filename_lr", "age", "sex")):
+    for row in rows:
         try:
             found = {superclass[code] for code in ast.literal_eval(row["scp_codes"]) if code in superclass}
             age, sex = (float(row[key]) if row[key] else None for key in ("age", "sex"))
