@@ -1,9 +1,10 @@
 """Models on disk and resident: adding, finding, fingerprints, the scorer, and the commands about them."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import reference
 from safetensors.numpy import load_file, save_file
 
 from models import compiled, registry
-from models.cli import run_list
 from models.compiled import parameter_shapes
 from models.config import LABELS, NetworkConfig
 from models.preprocessing import MetadataFill, Normalization
@@ -164,20 +164,30 @@ def test_a_folder_that_cannot_be_written(weights: golden.Weights, tmp_path: Path
         add(weights, folder=tmp_path / "file/models")
 
 
-def test_nothing_half_written_is_seen(weights: golden.Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine stops between the weights and the description."""
+ADDS = """
+import os, signal, sys
+import golden
+from models import registry
+from models.config import NetworkConfig
+from models.preprocessing import Normalization
 
-    def stop(path: Path, content: bytes) -> None:
-        if path.suffix == ".json":
-            raise KeyboardInterrupt
-        written(path, content)
+def watch(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith(".json"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    written = registry._replace
-    monkeypatch.setattr(registry, "_replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        add(weights)
-    monkeypatch.undo()
+sys.addaudithook(watch)
+config = NetworkConfig("stacked", 64, 4, 1)
+registry.add("mine", "1", config, golden.golden_weights(config), Normalization(0.0, 0.2))
+"""
+
+
+def test_nothing_half_written_is_seen(weights: golden.Weights, folder: Path) -> None:
+    """Killed between the weights and the description."""
+    killed = subprocess.run([sys.executable, "-c", ADDS], cwd=Path(golden.__file__).parent, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (folder / "mine-1.safetensors").exists()
     assert "mine" not in [model.name for model in registry.available()]
+    assert add(weights) in registry.available()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -263,10 +273,12 @@ def test_model_add_and_list(tmp_path: Path, weights: golden.Weights, layout: str
     assert again.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_model_list_without_models(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
-) -> None:
-    monkeypatch.setattr(registry, "SHIPPED", tmp_path / "none")
-    assert run_list(Namespace(json=as_json)) == 0
-    assert "xlstm" not in capsys.readouterr().out
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_model_list_of_a_package_without_models(tmp_path: Path, arguments: list[str]) -> None:
+    package = tmp_path / "package"
+    wanted = shutil.ignore_patterns(".*", "weights", "tests", "benchmarks", "build", "*.egg-info")
+    shutil.copytree(registry.SHIPPED.parents[1], package, ignore=wanted)
+    line = [sys.executable, "-m", "ecgbatch", "model", "list", *arguments]
+    done = subprocess.run(line, cwd=package, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "xlstm-ecg" not in done.stdout
