@@ -25,8 +25,8 @@ from models.config import LEADS, SAMPLES, SAMPLING_RATE, NetworkConfig
 from models.cuda import WholeSequence, filter_matrix, plain_scan
 from models.network import ParallelXLSTM
 from models.preprocessing import Normalization
+from models.recordings import read_recording
 from models.registry import Model, Weights
-from models.training import read_recording
 from settings import EcgbatchError
 
 FORMATS = ("onnx", "torchscript")

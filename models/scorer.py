@@ -49,7 +49,10 @@ class Scorer:
         elif self.kernel == "compiled":
             self._network = compiled.CompiledNetwork(model.weights(), model.config)
         else:
-            self._network = _torch_network(model.weights(), model.config)
+            import torch
+
+            torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
+            self._network = torch_network(model.weights(), model.config)
         self._warm_up()
 
     def clean(self, signals: NDArray[np.float64]) -> Cleaned:
@@ -91,19 +94,20 @@ def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
     return "compiled" if device == "cpu" and compiled.available() and compiled.supports(config) else "torch"
 
 
-def _torch_network(weights: Weights, config: NetworkConfig) -> Network:
+def torch_network(weights: Weights, config: NetworkConfig, device: str = "cpu") -> Network:
+    """The network in plain torch, ready to score arrays."""
     import torch
 
     from models.network import ParallelXLSTM
 
-    torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
     network = ParallelXLSTM(config)
     network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-    network.eval()
+    network.eval().to(device)
 
     def score(signal: Array, metadata: Array) -> Array:
         with torch.inference_mode():
-            probabilities: Array = network(torch.from_numpy(signal), torch.from_numpy(metadata)).numpy()
+            inputs = (torch.from_numpy(part).to(device) for part in (signal, metadata))
+            probabilities: Array = network(*inputs).cpu().numpy()
             return probabilities
 
     return score

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import compiled, preprocessing, registry
-from models.config import LABELS, LEADS, SAMPLES, SAMPLING_RATE, NetworkConfig
+from models.config import LABELS, LEADS, SAMPLES, NetworkConfig
 from models.labels import LabelledRecord, labelled_records
 from models.metrics import best_threshold, roc_auc
 from models.network import ParallelXLSTM
+from models.recordings import read_recording
 from models.registry import Model, Weights
-from models.scorer import Network
+from models.scorer import Network, choose_kernel, torch_network
 from settings import EcgbatchError
 
 VALIDATION_FOLD = 9
@@ -149,23 +150,6 @@ def _clean_all(archive: Path, records: list[LabelledRecord], path: Path, say: Sa
     os.replace(partial, path)
 
 
-def read_recording(path: Path) -> NDArray[np.float64]:
-    """(1000, 12) in mV. Raises EcgbatchError for a recording that cannot be read or is not of that shape at 100 Hz."""
-    import wfdb
-
-    try:
-        record = wfdb.rdrecord(str(path))
-    except Exception as error:  # wfdb raises about anything for files that are not as they should be
-        raise EcgbatchError(f"cannot read {path} ({error}): training needs every record with labels") from None
-    column = {name.lower(): at for at, name in enumerate(record.sig_name)}
-    if record.fs != SAMPLING_RATE or record.sig_len != SAMPLES or any(lead.lower() not in column for lead in LEADS):
-        raise EcgbatchError(f"{path} is not {len(LEADS)} leads, {SAMPLES} samples at {SAMPLING_RATE} Hz")
-    signal: NDArray[np.float64] = record.p_signal[:, [column[lead.lower()] for lead in LEADS]]
-    if not np.isfinite(signal).all():
-        raise EcgbatchError(f"{path} has samples that are missing")
-    return signal
-
-
 class Training:
     """A training in its folder, new or gone on with.
 
@@ -272,19 +256,13 @@ class Training:
         self._save()
 
     def _validate(self) -> NDArray[np.float32]:
-        config = self.settings.network
-        network: Network = self._torch_network
-        if self.device == "cpu" and compiled.available() and compiled.supports(config):
-            network = compiled.CompiledNetwork(_arrays(self.average), config)
+        config, weights = self.settings.network, _arrays(self.average)
+        network: Network
+        if choose_kernel(config, self.device, "auto") == "compiled":
+            network = compiled.CompiledNetwork(weights, config)
+        else:
+            network = torch_network(weights, config, self.device)
         return np.concatenate(list(_scored(network, self.validation)))
-
-    def _torch_network(self, signal: NDArray[np.float32], metadata: NDArray[np.float32]) -> NDArray[np.float32]:
-        network = ParallelXLSTM(self.settings.network).to(self.device).eval()
-        network.load_state_dict(self.average)
-        with torch.inference_mode():
-            inputs = [torch.from_numpy(part).to(self.device) for part in (signal, metadata)]
-            probabilities: NDArray[np.float32] = network(*inputs).cpu().numpy()
-            return probabilities
 
     def _log(self, row: list[str]) -> None:
         """Adds an epoch's row, once, even when the stop came between the row and `last.pt`."""
