@@ -50,8 +50,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "to ECGBATCH_MODEL_DIR, all else stays in the folder of the training: settings.json, epochs.csv, last.pt.",
     )
     train.add_argument("archive", type=Path, metavar="ARCHIVE", help="the archive's root, with ptbxl_database.csv")
-    train.add_argument("--name", required=True, help="what to call the model")
-    train.add_argument("--version", required=True, help="its version; a pair of name and version stays what it is")
+    _ask_for_a_name(train)
     train.add_argument(
         "--recipe", required=True, metavar="RECIPE", help="a file of settings, or one that ships: xlstm-ecg-1.1.0"
     )
@@ -124,6 +123,10 @@ def _ask_what_it_is(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.npz",
         help="normalization_params.npz of its training; default: the published values",
     )
+    _ask_for_a_name(parser)
+
+
+def _ask_for_a_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="what to call the model")
     parser.add_argument("--version", required=True, help="its version; a pair of name and version stays what it is")
 
@@ -147,23 +150,29 @@ def _add(args: argparse.Namespace, config: "NetworkConfig", weights: "Weights") 
     from models.preprocessing import Normalization, load_normalization
 
     normalization = load_normalization(args.normalization) if args.normalization else Normalization()
-    model = registry.add(args.name, args.version, config, weights, normalization)
-    print(f"{model.name}:{model.version}  {_sizes(model)}  fingerprint {model.fingerprint[:12]}  in {model.folder}")
+    _print_added(registry.add(args.name, args.version, config, weights, normalization))
     return 0
+
+
+def _print_added(model: "Model") -> None:
+    print(f"{model.name}:{model.version}  {_sizes(model)}  fingerprint {model.fingerprint[:12]}  in {model.folder}")
 
 
 def run_train(args: argparse.Namespace) -> int:
     from models import registry, training
 
-    settings = training.load_recipe(args.recipe)
+    settings, device = training.load_recipe(args.recipe), args.device or load().device
+    if device == "cuda":
+        from models.cuda import require_gpu
+
+        require_gpu()
     ready = training.prepare(args.archive, args.folder, remark)
-    run = training.Training(settings, args.folder, *ready, args.device or load().device)
+    run = training.Training(settings, args.folder, *ready, device)
     if not run.ended:
         registry.check_free(args.name, args.version)  # before the hours, not after them
     run.run(remark)
-    model = run.keep(args.name, args.version)
+    _print_added(run.keep(args.name, args.version))
     epoch, macro_auc, *_ = run.best
-    print(f"{model.name}:{model.version}  {_sizes(model)}  fingerprint {model.fingerprint[:12]}  in {model.folder}")
     print(f"epoch {epoch} of {run.step // run.steps_per_epoch}, macro AUC {macro_auc:.4f} on fold 9")
     return 0
 

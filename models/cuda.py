@@ -59,8 +59,7 @@ class CudaNetwork:
         self.normalization = normalization
         scan: Scan = plain_scan
         if self.device.type == "cuda":
-            if not torch.cuda.is_available():
-                raise EcgbatchError("torch finds no CUDA device here: use device cpu")
+            require_gpu()
             if triton is not None:
                 scan = checked(triton_scan, config, self.device)
         torch.set_float32_matmul_precision("highest")  # some environments turn TF32 on
@@ -91,6 +90,12 @@ class CudaNetwork:
         if tensor.device.type == self.device.type:
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def require_gpu() -> None:
+    """Raises EcgbatchError where torch finds no GPU."""
+    if not torch.cuda.is_available():
+        raise EcgbatchError("torch finds no CUDA device here: use device cpu")
 
 
 def filter_matrix() -> NDArray[np.float64]:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import wfdb
-from conftest import Command, running, wait_until
+from conftest import REPOSITORY, Command, running, wait_until
 
 from models import preprocessing, registry, training
 from models.config import LABELS, LEADS, SAMPLES
@@ -181,28 +183,42 @@ def test_training_ends_early_when_it_no_longer_gains(labelled: Path, tmp_path: P
     assert len(rows) == run.best[0] + 2 < 50
 
 
-def test_a_stop_changes_nothing(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the middle of the second epoch, it ends in the same weights, to the last bit."""
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from models import training
+
+recipe, archive, folder, threads, fatal = sys.argv[1:]
+torch.set_num_threads(int(threads))
+training.SAVE_SECONDS = 0
+saved = 0
+
+def watch(event, arguments):
+    global saved
+    if event == "os.rename" and str(arguments[1]).endswith("last.pt"):
+        saved += 1
+        if saved == int(fatal):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+settings, folder = training.load_recipe(recipe), Path(folder)
+examples = training.prepare(Path(archive), folder, print)
+training.Training(settings, folder, *examples, "cpu").run(print)
+"""
+"""A training that saves after each step, and is killed the moment before its state gets its name."""
+
+
+def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: Path, tmp_path: Path) -> None:
+    """Killed in the second of three epochs, it ends in the same weights, to the last bit."""
     whole = start(labelled, tmp_path / "whole")
     whole.run(quiet)
-
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
-    stopped = start(labelled, tmp_path / "stopped")
-    steps = 0
-    logits = ParallelXLSTM.logits
-
-    def stopping(*args: torch.Tensor) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 12:
-            raise KeyboardInterrupt
-        return logits(*args)
-
-    monkeypatch.setattr(ParallelXLSTM, "logits", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run(quiet)
-    resumed = start(labelled, tmp_path / "stopped")
-    assert 8 < resumed.step < 12
+    fatal = whole.steps_per_epoch + 5
+    line = [recipe, labelled, tmp_path / "killed", torch.get_num_threads(), fatal]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, line)], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = start(labelled, tmp_path / "killed")
+    assert whole.steps_per_epoch < resumed.step < 2 * whole.steps_per_epoch
     resumed.run(quiet)
     assert resumed.best[:2] == whole.best[:2]
     for key, value in whole.average.items():
@@ -239,6 +255,15 @@ def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
     assert command(*named).stdout == done.stdout, "an ended training stays what it is"
     taken = command(*line[:-1], "another", "--name", "mine", "--version", "1", status=1)
     assert "give this one a new version" in taken.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_said_before_anything_is_read(
+    command: Command, labelled: Path, recipe: Path
+) -> None:
+    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "t", "--name", "a", "--version", "1"]
+    done = command(*line, "--device", "cuda", status=1)
+    assert done.stderr == "ecgbatch: torch finds no CUDA device here: use device cpu\n"
 
 
 def test_a_folder_belongs_to_one_training(labelled: Path, tmp_path: Path) -> None:
