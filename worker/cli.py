@@ -58,6 +58,7 @@ def run_worker(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process is one line of work; set before numpy comes
     from db.migrate import open_database
     from models import registry
+    from worker import tasks
     from worker.app import connected_app
 
     settings = load()
@@ -74,7 +75,7 @@ def run_worker(args: argparse.Namespace) -> int:
         task_events=True,
     )
     worker.start()
-    return int(worker.exitcode or 0)
+    return int(tasks.unable.is_set() or worker.exitcode or 0)
 
 
 def _suggested_processes(settings: Settings, model: "Model") -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from billiard import active_children
 from celery import Celery, Task, current_app, shared_task
-from celery.signals import task_failure, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import task_failure, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
 from db import chunks
 from db.engine import OUTAGE_SECONDS, Database
@@ -25,6 +25,19 @@ log = logging.getLogger(__name__)
 
 process: ScoringProcess
 closing = threading.Event()
+unable = threading.Event()
+
+
+@worker_init.connect
+def heed_processes(**_: Any) -> None:
+    """The worker leaves when one of its processes says that it cannot score, and `unable` tells why it left."""
+    signal.signal(signal.SIGUSR2, leave_unable)
+
+
+def leave_unable(*_: Any) -> None:
+    if not unable.is_set():
+        unable.set()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @worker_process_init.connect
@@ -37,7 +50,7 @@ def load_model(**_: Any) -> None:
         process.scorer(registry.find(settings.model).fingerprint)
     except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
         log.critical("%s", error)
-        os.kill(os.getppid(), signal.SIGTERM)
+        os.kill(os.getppid(), signal.SIGUSR2)
         os._exit(1)
     if settings.device == "cpu" and sys.platform == "linux":
         _limit_memory(settings.memory_mb)
