@@ -1,4 +1,4 @@
-"""The diagnostic superclasses of PTB-XL's records, by the rule of its benchmark (Strodthoff et al. 2021)."""
+"""PTB-XL's labels: statements, and diagnostic superclasses by the rule of its benchmark (Strodthoff et al. 2021)."""
 
 import ast
 import csv
@@ -12,13 +12,17 @@ STATEMENTS = "scp_statements.csv"
 
 
 class LabelledRecord(NamedTuple):
-    """One row of ptbxl_database.csv: `labels` are 0 or 1 in the order of LABELS, age is in years."""
+    """One row of ptbxl_database.csv: `labels` are 0 or 1 in the order of LABELS, age is in years.
+
+    `statements` are 0 or 1 for each row of scp_statements.csv: diagnoses, and what is said of form and rhythm.
+    """
 
     path: str
     fold: int
     age: float | None
     sex: float | None
     labels: tuple[int, ...]
+    statements: tuple[int, ...]
 
 
 def labelled_records(database: Path) -> list[LabelledRecord]:
@@ -29,24 +33,22 @@ def labelled_records(database: Path) -> list[LabelledRecord]:
     the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
     """
     rows = _rows(database, ("scp_codes", "strat_fold", "filename_lr", "age", "sex"))
-    superclass = _superclass_of_code(database.with_name(STATEMENTS))
+    statements = _rows(database.with_name(STATEMENTS), ("", "diagnostic_class"))
+    superclasses = {row[""]: row["diagnostic_class"].lower() for row in statements}
     records = []
     for row in rows:
         try:
-            found = {superclass[code] for code in ast.literal_eval(row["scp_codes"]) if code in superclass}
+            codes = set(ast.literal_eval(row["scp_codes"]))
             age, sex = (float(row[key]) if row[key] else None for key in ("age", "sex"))
             fold = int(float(row["strat_fold"]))
         except (ValueError, SyntaxError, TypeError):
             raise EcgbatchError(f"{database}: cannot read the row of {row['filename_lr']}") from None
-        if found:
+        found = {superclasses.get(code) for code in codes}
+        if found & set(LABELS):
             labels = tuple(int(label in found) for label in LABELS)
-            records.append(LabelledRecord(row["filename_lr"], fold, age, sex, labels))
+            said = tuple(int(code in codes) for code in superclasses)
+            records.append(LabelledRecord(row["filename_lr"], fold, age, sex, labels, said))
     return records
-
-
-def _superclass_of_code(statements: Path) -> dict[str, str]:
-    rows = _rows(statements, ("", "diagnostic_class"))
-    return {row[""]: row["diagnostic_class"].lower() for row in rows if row["diagnostic_class"].lower() in LABELS}
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -52,9 +52,10 @@ class ParallelXLSTM(nn.Module):
             self.slstm_blocks = nn.ModuleList(Branch(config, SLSTMBlock, 1) for _ in range(config.blocks))
             self.mlstm_blocks = nn.ModuleList(Branch(config, MLSTMBlock, 1) for _ in range(config.blocks))
         self.metadata_net = nn.Sequential(nn.Linear(METADATA_DIM, METADATA_HIDDEN), nn.ReLU())
+        self.features_dim = 2 * dim + METADATA_HIDDEN
         wide, narrow = CLASSIFIER_HIDDEN
         self.classifier = nn.Sequential(
-            nn.Linear(2 * dim + METADATA_HIDDEN, wide),
+            nn.Linear(self.features_dim, wide),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(wide, narrow),
@@ -69,9 +70,12 @@ class ParallelXLSTM(nn.Module):
 
     def logits(self, signal: Tensor, metadata: Tensor) -> Tensor:
         """As `forward`, before the sigmoid: (B, 5)."""
-        features = torch.cat([self.pooled(signal), self.metadata_net(metadata)], dim=-1)
-        logits: Tensor = self.classifier(features)
+        logits: Tensor = self.classifier(self.features(signal, metadata))
         return logits
+
+    def features(self, signal: Tensor, metadata: Tensor) -> Tensor:
+        """As `forward`, before the classifier: (B, 2D + 32)."""
+        return torch.cat([self.pooled(signal), self.metadata_net(metadata)], dim=-1)
 
     def pooled(self, signal: Tensor) -> Tensor:
         """(B, T, 12) -> (B, 2D): mean, then maximum over time of the fused branches."""

@@ -47,10 +47,13 @@ class TrainingSettings:
     """How a model is trained; `models/recipes` holds those of the models that ship.
 
     An epoch sees `crop` successive samples of each record, wherever they begin; the last `whole_epochs` see all.
-    `amplitude` is the largest relative change of a record's amplitude, `noise` the standard deviation of what is
-    added to normalised samples, `lead_dropout` the chance of a lead to be silent. `average` is the decay, per step,
-    of the running mean of the weights that is validated and kept. Training ends early after `patience` epochs
-    that did not raise the macro AUC. Raises EcgbatchError for values that cannot be.
+    `statements` is the weight of the loss of a second, linear classifier, which learns every statement of
+    scp_statements.csv from the same features and is thrown away in the end: the finer question keeps the network from
+    learning the answers to the coarse one by heart. `amplitude` is the largest relative change of a record's
+    amplitude, `noise` the standard deviation of what is added to normalised samples, `lead_dropout` the chance of a
+    lead to be silent. `average` is the decay, per step, of the running mean of the weights that is validated and kept.
+    Training ends early after `patience` epochs that did not raise the macro AUC. Raises EcgbatchError for values that
+    cannot be.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -62,6 +65,7 @@ class TrainingSettings:
     weight_decay: float = 0.05
     dropout: float = 0.3
     crop: int = 250
+    statements: float = 0.0
     amplitude: float = 0.2
     noise: float = 0.05
     lead_dropout: float = 0.05
@@ -88,11 +92,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Examples:
-    """Records ready to train on: (R, 1000, 12) cleaned, (R, 2) age and sex, (R, 5) 0 or 1, all float32."""
+    """Records ready to train on: (R, 1000, 12) cleaned, (R, 2) age and sex, (R, 5) and (R, 71) 0 or 1, all float32."""
 
     signals: NDArray[np.float32]
     metadata: NDArray[np.float32]
     labels: NDArray[np.float32]
+    statements: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -127,14 +132,16 @@ def prepare(archive: Path, folder: Path, say: Say) -> tuple[Examples, Examples]:
     if signals.shape != (len(records), SAMPLES, len(LEADS)):
         raise EcgbatchError(f"{path} is of other records than those in {archive}: train in a new folder")
     filled = [preprocessing.metadata(r.age, r.sex, preprocessing.MetadataFill()).values for r in records]
-    metadata, labels = np.array(filled, np.float32), np.array([r.labels for r in records], np.float32)
+    parts = [
+        np.array(part, np.float32) for part in (filled, [r.labels for r in records], [r.statements for r in records])
+    ]
     validate = np.array([r.fold == VALIDATION_FOLD for r in records])
-    for part in (labels[~validate], labels[validate]):
-        if not len(part) or not np.all((part.min(0) == 0) & (part.max(0) == 1)):
+    train, validation = (Examples(*(part[chosen] for part in (signals, *parts))) for chosen in (~validate, validate))
+    for labels in (train.labels, validation.labels):
+        if not len(labels) or not np.all((labels.min(0) == 0) & (labels.max(0) == 1)):
             raise EcgbatchError(
                 f"{archive} needs records with and without each superclass, in folds 1 to 8 and in fold 9"
             )
-    train, validation = (Examples(signals[part], metadata[part], labels[part]) for part in (~validate, validate))
     return train, validation
 
 
@@ -162,8 +169,10 @@ class Training:
         torch.set_float32_matmul_precision("medium")  # products of bfloat16 where the hardware has them
         torch.manual_seed(settings.seed)
         self.network = ParallelXLSTM(settings.network, settings.dropout).to(device)
+        self.statements = nn.Linear(self.network.features_dim, train.statements.shape[1]).to(device)
+        self.learned = nn.ModuleList([self.network, self.statements])
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(_decayed(self.network, settings.weight_decay), lr=settings.learning_rate)
+        self.optimizer = torch.optim.AdamW(_decayed(self.learned, settings.weight_decay), lr=settings.learning_rate)
         self.step = 0
         self.seconds = 0.0
         self.loss = 0.0
@@ -224,14 +233,16 @@ class Training:
         rate = settings.learning_rate * one_cycle(self.step / (self.steps_per_epoch * settings.epochs))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs = [torch.from_numpy(part).to(self.device) for part in (signals, self.train.metadata[chosen])]
-        labels = torch.from_numpy(self.train.labels[chosen]).to(self.device)
-        loss = F.binary_cross_entropy_with_logits(self.network.logits(*inputs), labels)
+        known = (part[chosen] for part in (self.train.metadata, self.train.labels, self.train.statements))
+        signal, metadata, labels, statements = (torch.from_numpy(part).to(self.device) for part in (signals, *known))
+        features = self.network.features(signal, metadata)
+        loss = F.binary_cross_entropy_with_logits(self.network.classifier(features), labels)
+        beside = F.binary_cross_entropy_with_logits(self.statements(features), statements)
         if not torch.isfinite(loss):
             raise EcgbatchError(f"the training diverged in step {self.step}: start again with a lower learning_rate")
         self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        (loss + settings.statements * beside).backward()
+        nn.utils.clip_grad_norm_(self.learned.parameters(), GRADIENT_NORM)
         self.optimizer.step()
         decay = min(settings.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -242,7 +253,7 @@ class Training:
     def _end_epoch(self, epoch: int, say: Say) -> None:
         probabilities = self._validate()
         labels = self.validation.labels
-        aucs = [roc_auc(labels[:, at], probabilities[:, at]) for at in range(len(LABELS))]
+        aucs = [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(len(LABELS))]
         macro = float(np.mean(aucs))
         clipped = probabilities.clip(1e-7, 1 - 1e-7)
         validation_loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
@@ -286,7 +297,7 @@ class Training:
             "seconds": self.seconds,
             "loss": self.loss,
             "best": self.best,
-            "network": self.network.state_dict(),
+            "learned": self.learned.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
@@ -300,7 +311,7 @@ class Training:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.step, self.seconds, self.loss, self.best = (state[key] for key in ("step", "seconds", "loss", "best"))
-        self.network.load_state_dict(state["network"])
+        self.learned.load_state_dict(state["learned"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import wfdb
 from conftest import REPOSITORY, Command, running, wait_until
+from torch.nn import functional as F
 
 from models import preprocessing, registry, training
 from models.config import LABELS, LEADS, SAMPLES
@@ -28,6 +29,7 @@ RECIPE = {
     "whole_epochs": 1,
     "batch_size": 16,
     "crop": 500,
+    "statements": 1.0,
 }
 CODES = ["'NORM': 100.0", "'IMI': 35.0, 'SR': 0.0", "'NST_': 100.0, 'CLBBB': 0.0", "'LVH': 15.0", "'SR': 0.0"]
 STATEMENTS = """\
@@ -81,7 +83,8 @@ def test_labels_follow_the_benchmark(labelled: Path) -> None:
     records = labelled_records(labelled / "ptbxl_database.csv")
     assert len(records) == 160
     assert [r.labels for r in records[:4]] == [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)]
-    assert records[4] == ("00005_lr", 2, 45.0, 1.0, (1, 0, 0, 0, 0))
+    assert records[4] == ("00005_lr", 2, 45.0, 1.0, (1, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0))
+    assert records[1].statements == (0, 1, 0, 0, 0, 1), "rhythm and form too, whatever the likelihood"
     assert records[6].age is None
 
 
@@ -163,6 +166,7 @@ def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path
     run.run(quiet)
     rows = list(csv.DictReader((tmp_path / "epochs.csv").open()))
     assert [row["epoch"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    assert all(len(cell) <= len("0.12345") for row in rows for name, cell in row.items() if "auc" in name)
     aucs = [float(row["macro_auc"]) for row in rows]
     assert run.best[1] == pytest.approx(max(aucs), abs=1e-5) and max(aucs) > 0.9
     assert run.best[0] == aucs.index(max(aucs)) + 1
@@ -174,6 +178,19 @@ def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path
         [training.roc_auc(run.validation.labels[:, i], probabilities[:, i].numpy()) for i in range(len(LABELS))]
     )
     assert auc == pytest.approx(run.best[1], abs=1e-6)
+
+
+def test_statements_teach_the_features(labelled: Path, tmp_path: Path) -> None:
+    """Without a weight their classifier stays what chance made it, and the features know nothing of it."""
+    losses = {}
+    for weight in (0.0, 1.0):
+        run = start(labelled, tmp_path / str(weight), statements=weight, learning_rate=0.01, epochs=12, patience=12)
+        run.run(quiet)
+        signals, metadata, _, statements = (torch.from_numpy(part) for part in vars(run.train).values())
+        with torch.inference_mode():
+            said = run.statements(run.network.eval().features(signals, metadata))
+        losses[weight] = F.binary_cross_entropy_with_logits(said, statements).item()
+    assert losses[1.0] < 0.2 < 0.5 < losses[0.0]
 
 
 def test_training_ends_early_when_it_no_longer_gains(labelled: Path, tmp_path: Path) -> None:
