@@ -49,6 +49,31 @@ def _after_postgresql(element: After, compiler: SQLCompiler, **options: Any) -> 
     return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
 
 
+class OneOf(FunctionElement[bool]):
+    """Whether a text is one of many: all in one parameter, since one for each takes longer than the query.
+
+    On PostgreSQL an array, which it looks up in an index; rows of a function would make it read the whole table.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, text: sa.ColumnElement[str], texts: list[str]) -> None:
+        super().__init__(text, sa.literal(texts, sa.JSON))
+
+
+@compiles(OneOf, "sqlite")
+def _one_of_sqlite(element: OneOf, compiler: SQLCompiler, **options: Any) -> str:
+    text, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{text} IN (SELECT value FROM json_each({texts}))"
+
+
+@compiles(OneOf, "postgresql")
+def _one_of_postgresql(element: OneOf, compiler: SQLCompiler, **options: Any) -> str:
+    text, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{text} = ANY (ARRAY(SELECT json_array_elements_text({texts})))"
+
+
 class NeedNotLast(FunctionElement[str]):
     """Ends the transaction before it is on PostgreSQL's disk: a crash of the server, and nothing else, can undo it."""
 

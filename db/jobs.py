@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from db.functions import Now
+from db.functions import Now, OneOf
 from db.schema import (
     ChunkState,
     JobState,
@@ -135,7 +135,7 @@ def add_records(
     archive_id = connection.execute(sa.select(jobs.c.archive_id).where(jobs.c.id == job_id)).scalar_one()
     rows = [dict(path=path, age=age, sex=sex) for path, age, sex in records]
     insert_new(connection, recordings, rows, archive_id=archive_id)
-    new = _not_yet_in_job(connection, job_id, _recording_ids(connection, archive_id, [path for path, _, _ in records]))
+    new = _not_yet_in_job(connection, job_id, archive_id, [path for path, _, _ in records])
     if not new:
         return 0
     last = connection.execute(sa.select(sa.func.max(chunks.c.number)).where(chunks.c.job_id == job_id)).scalar()
@@ -153,18 +153,13 @@ def add_records(
     return len(new)
 
 
-def _recording_ids(connection: Connection, archive_id: int, paths: list[str]) -> list[int]:
-    """The ids of paths, in their order, each once."""
-    known = sa.select(recordings.c.path, recordings.c.id)
-    known = known.where(recordings.c.archive_id == archive_id, recordings.c.path.in_(paths))
-    ids = dict(connection.execute(known).all())
-    return [ids[path] for path in dict.fromkeys(paths)]
-
-
-def _not_yet_in_job(connection: Connection, job_id: int, ids: list[int]) -> list[int]:
-    items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == job_id, job_items.c.recording_id.in_(ids))
-    known = set(connection.execute(items).scalars())
-    return [id_ for id_ in ids if id_ not in known]
+def _not_yet_in_job(connection: Connection, job_id: int, archive_id: int, paths: list[str]) -> list[int]:
+    """The ids of the recordings at these paths that are no items of the job, in the order of the paths, each once."""
+    query = sa.select(recordings.c.path, recordings.c.id)
+    query = query.where(recordings.c.archive_id == archive_id, OneOf(recordings.c.path, paths))
+    item = (job_items.c.job_id == job_id) & (job_items.c.recording_id == recordings.c.id)
+    ids = dict(connection.execute(query.where(~sa.exists().where(item))).all())
+    return [ids[path] for path in dict.fromkeys(paths) if path in ids]
 
 
 def recount(connection: Connection, job_id: int, numbers: Sequence[int]) -> int:

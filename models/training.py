@@ -28,7 +28,7 @@ from models.metrics import best_threshold, roc_auc
 from models.network import ParallelXLSTM
 from models.recordings import read_recording
 from models.registry import Model, Weights
-from models.scorer import Network, choose_kernel, torch_network
+from models.scorer import Network, choose_kernel, keep_freed_memory, torch_network
 from settings import EcgbatchError
 
 VALIDATION_FOLD = 9
@@ -191,6 +191,7 @@ class Training:
 
     def run(self, say: Say) -> None:
         """Trains to the end, from where it is. Safe to stop at any time."""
+        keep_freed_memory()
         while not self.ended:
             self._run_epoch(say)
 
