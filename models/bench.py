@@ -37,6 +37,9 @@ SECONDS = 0.5
 AS_GOOD = 0.97
 """What is within this share of the best is as good: measurements vary by as much."""
 
+LEAST_SUGGESTED = 8
+"""Smaller batches cost what is around the model, reading and passing on, more than they save."""
+
 
 class Rate(NamedTuple):
     """One kernel at one batch size: milliseconds a record, and the share of the matrix speed that scoring reaches."""
@@ -60,7 +63,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured; `matrix_gflops` is the speed of one core's float32 matrix products in numpy."""
+    """What was measured; `matrix_gflops` is the fastest that one core multiplies float32 matrices in torch."""
 
     model: str
     fingerprint: str
@@ -88,20 +91,21 @@ def operations(config: NetworkConfig) -> int:
     return 2 * (SAMPLES // config.patch * step + end)
 
 
-def measure(model: "Model", batch_sizes: tuple[int, ...] = BATCH_SIZES, seconds: float = SECONDS) -> Bench:
+def measure(model: "Model") -> Bench:
     """Measures every kernel that can be had here."""
     flop = operations(model.config)
-    matrix = _matrix_speed(seconds)
+    matrix = _matrix_speed()
     rates: list[Rate] = []
     suggested = {}
     for device, kernel in _kernels(model.config):
         from models.scorer import Scorer
 
         scorer = Scorer(model, device, kernel)
-        of_kernel = [_rate(scorer, size, flop / matrix, seconds) for size in batch_sizes]
+        of_kernel = [_rate(scorer, size, flop / matrix) for size in BATCH_SIZES]
         rates += of_kernel
-        best = max(rate.records_per_second for rate in of_kernel)
-        batch_size = next(rate.batch_size for rate in of_kernel if rate.records_per_second >= AS_GOOD * best)
+        eligible = [rate for rate in of_kernel if rate.batch_size >= LEAST_SUGGESTED]
+        best = max(rate.records_per_second for rate in eligible)
+        batch_size = next(rate.batch_size for rate in eligible if rate.records_per_second >= AS_GOOD * best)
         processes = cores() if device == "cpu" else 1
         suggested[f"{device} {kernel}"] = Suggestion(processes, batch_size)
     return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, rates, suggested)
@@ -153,32 +157,40 @@ def _kernels(config: NetworkConfig) -> Iterator[tuple[str, str]]:
         yield "cuda", "torch"
 
 
-def _rate(scorer: "Scorer", batch_size: int, ideal_seconds: float, seconds: float) -> Rate:
+def _rate(scorer: "Scorer", batch_size: int, ideal_seconds: float) -> Rate:
     import numpy as np
 
     scorer.batch_size = batch_size
     signals = np.random.default_rng(0).standard_normal((batch_size, SAMPLES, len(LEADS)))
     metadata = np.full((batch_size, 2), (60.0, 0.0), np.float32)
     cleaned = scorer.clean(signals)
-    clean = _seconds(lambda: scorer.clean(signals), seconds / 4) / batch_size
-    score = _seconds(lambda: scorer.score(cleaned, metadata), seconds) / batch_size
+    clean = _seconds(lambda: scorer.clean(signals)) / batch_size
+    score = _seconds(lambda: scorer.score(cleaned, metadata)) / batch_size
     share = ideal_seconds / score if scorer.device == "cpu" else None
     return Rate(scorer.device, scorer.kernel, batch_size, 1000 * clean, 1000 * score, 1 / (clean + score), share)
 
 
-def _seconds(work: Callable[[], object], seconds: float) -> float:
-    """What `work` takes: the median of as many times as fit in `seconds`."""
+def _seconds(work: Callable[[], object]) -> float:
+    return median(_times(work))
+
+
+def _times(work: Callable[[], object]) -> list[float]:
+    """What `work` takes, in seconds, as many times as fit in SECONDS."""
     times: list[float] = []
-    while not times or sum(times) < seconds:
+    while not times or sum(times) < SECONDS:
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return median(times)
+    return times
 
 
-def _matrix_speed(seconds: float) -> float:
-    """Operations per second of numpy's product of two float32 matrices of 512 x 512."""
-    import numpy as np
+def _matrix_speed() -> float:
+    """Operations per second of the product of two float32 matrices of 512 x 512, when nothing else disturbs it."""
+    import torch
 
-    a = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
-    return 2 * 512**3 / _seconds(lambda: a @ a, seconds)
+    from models.network import Projection
+
+    torch.set_num_threads(1)
+    product, rows = Projection(512, 512, std=1.0), torch.randn(512, 512)
+    with torch.inference_mode():
+        return 2 * 512**3 / min(_times(lambda: product(rows)))

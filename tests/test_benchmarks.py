@@ -58,6 +58,8 @@ def test_model_bench_suggests_and_keeps_it(command: Command, monkeypatch: pytest
     assert {"device", "kernel", "batch_size", "clean_ms", "score_ms", "records_per_second", "matrix_share"} == set(
         result["rates"][0]
     )
+    assert all(0 < rate["matrix_share"] < 1 for rate in result["rates"] if rate["device"] == "cpu")
+    assert all(suggested["batch_size"] >= 8 for suggested in result["suggested"].values())
     assert Path(result["kept_in"]).is_file()
     monkeypatch.setenv("ECGBATCH_MODEL_DIR", command.environment["ECGBATCH_MODEL_DIR"])
     kept = bench.suggestion(result["fingerprint"], "cpu", "torch")
