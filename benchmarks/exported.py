@@ -31,7 +31,7 @@ def labelled(archive: Path, count: int | None) -> list[Any]:
     if (archive / "ptbxl_database.csv").exists():
         return [record for record in labelled_records(archive / "ptbxl_database.csv") if record.fold == 9][:count]
     paths = enumerate(first_records(archive, count))
-    return [LabelledRecord(path, 9, 60.0, 0.0, (number % 2,) * 5) for number, path in paths]
+    return [LabelledRecord(path, 9, 60.0, 0.0, (number % 2,) * 5, ()) for number, path in paths]
 
 
 def opened(path: Path) -> Score:
