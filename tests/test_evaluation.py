@@ -36,7 +36,7 @@ def some_records(count: int, seed: int = 0) -> tuple[list[LabelledRecord], NDArr
     probabilities = np.clip(0.35 * labels + 0.65 * rng.random((count, 5)), 0, 1)
     ages = rng.integers(18, 95, count)
     records = [
-        LabelledRecord(f"r{n}", 1 + n % 10, float(ages[n]), float(n % 2), tuple(map(int, row)))
+        LabelledRecord(f"r{n}", 1 + n % 10, float(ages[n]), float(n % 2), tuple(map(int, row)), ())
         for n, row in enumerate(labels)
     ]
     return records, probabilities
