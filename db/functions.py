@@ -49,13 +49,13 @@ def _after_postgresql(element: After, compiler: SQLCompiler, **options: Any) -> 
     return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
 
 
-class OneOf(FunctionElement[bool]):
+class OneOf(FunctionElement[Any]):
     """Whether a text is one of many: all in one parameter, since one for each takes longer than the query.
 
-    On PostgreSQL an array, which it looks up in an index; rows of a function would make it read the whole table.
+    Both databases look each up in an index, where there is one: PostgreSQL since it is an array and no rows, SQLite
+    since the type is not Boolean, which SQLAlchemy would compare with 1.
     """
 
-    type = sa.Boolean()
     inherit_cache = True
 
     def __init__(self, text: sa.ColumnElement[str], texts: list[str]) -> None:

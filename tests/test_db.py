@@ -171,6 +171,22 @@ def test_duplicate_paths_are_one_record(database: Database) -> None:
     assert progress(database, job_id).total == 4
 
 
+def test_enqueueing_looks_paths_up_in_the_index(database: Database) -> None:
+    """Whatever else the planner likes costs more with each record that is there already."""
+    make_job(database, 20_000)
+    statements = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
+    paths = [(f"r{n}", None, None) for n in range(19_000, 21_000)]
+    assert database.write(jobs.add_records, 1, paths, 4) == 1000
+    lookup, parameters = next((s, p) for s, p in statements if s.startswith("SELECT recordings.path"))
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    with database.read() as connection:
+        rows = connection.exec_driver_sql(f"{explain} {lookup}", parameters).all()
+    plan = "\n".join(str(row[-1]) for row in rows)
+    assert ("archive_id=? AND path=?" if database.is_sqlite else "path = ANY") in plan
+    assert "Seq Scan on recordings" not in plan
+
+
 def test_only_one_worker_gets_a_chunk(database: Database) -> None:
     make_job(database, 4)
     [chunk] = take(database)
