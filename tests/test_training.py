@@ -183,8 +183,8 @@ def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path
 def test_statements_teach_the_features(labelled: Path, tmp_path: Path) -> None:
     """Without a weight their classifier stays what chance made it, and the features know nothing of it."""
     losses = {}
-    for weight in (0.0, 1.0):
-        run = start(labelled, tmp_path / str(weight), statements=weight, learning_rate=0.01, epochs=12, patience=12)
+    for weight, epochs in ((0.0, 1), (1.0, 12)):
+        run = start(labelled, tmp_path / str(weight), statements=weight, learning_rate=0.01, epochs=epochs, patience=12)
         run.run(quiet)
         signals, metadata, _, statements = (torch.from_numpy(part) for part in vars(run.train).values())
         with torch.inference_mode():
