@@ -137,8 +137,15 @@ def own_postgresql() -> Iterator[Any]:
         server.cleanup()
 
 
+def crash(server: Any) -> None:
+    """Ends all of a PostgreSQL server at once: what it had not written to disk is gone."""
+    pid = int((server.pgdata / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGQUIT)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
 @one_database
-def test_postgresql_restarted(chaotic: Command, five_thousand: Path, own_postgresql: Any) -> None:
+def test_postgresql_stopped_and_crashed(chaotic: Command, five_thousand: Path, own_postgresql: Any) -> None:
     chaotic.environment["ECGBATCH_DATABASE_URL"] = own_postgresql.get_uri()
     chaotic("db", "upgrade")
     chaotic("enqueue", five_thousand)
@@ -148,6 +155,11 @@ def test_postgresql_restarted(chaotic: Command, five_thousand: Path, own_postgre
             wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
             own_postgresql.stop()
             time.sleep(outage)
+            own_postgresql.ensure_postgres_running()
+        for _ in range(5):
+            before = scored(chaotic)
+            wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
+            crash(own_postgresql)
             own_postgresql.ensure_postgres_running()
         assert not finished(chaotic)
         chaotic("status", "--watch")
