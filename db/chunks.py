@@ -296,6 +296,12 @@ def _supersede_failures(connection: Connection, job_id: int, number: int, model_
         recount(connection, failed_in, [chunk])
 
 
+def any_running(connection: Connection) -> bool:
+    """Whether any worker has a chunk."""
+    running = sa.exists().where(chunks.c.state == ChunkState.RUNNING)
+    return bool(connection.execute(sa.select(running)).scalar_one())
+
+
 def release(connection: Connection, job_id: int, number: int, task_id: str) -> None:
     """Gives back a chunk that a task holds, for another attempt."""
     held = (chunks.c.job_id == job_id) & (chunks.c.number == number) & (chunks.c.task_id == task_id)

@@ -107,18 +107,19 @@ def run_all(args: argparse.Namespace) -> int:
         database, model = _prepare(settings)
         if given.redis_url is None:
             database.write(chunks.give_back_queued)
-        job_id = _enqueue(args, settings, database, model, root)
-        progress = _progress(database, job_id)
-        if progress.ended and progress.reused == progress.total:
-            print(f"all {progress.total:,} records were scored before by {model.name} {model.version}; nothing to do")
-        elif not progress.ended:
-            remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
-            try:
-                with workers(settings) as started:
+        try:
+            with workers(settings, database) as started:  # which get ready while the archive is listed
+                job_id = _enqueue(args, settings, database, model, root)
+                progress = _progress(database, job_id)
+                if progress.ended and progress.reused == progress.total:
+                    scored_before = f"all {progress.total:,} records were scored before by {model.name} {model.version}"
+                    print(f"{scored_before}; nothing to do")
+                elif not progress.ended:
+                    remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
                     progress = follow(database, job_id, started)
-            except KeyboardInterrupt:
-                remark("what is scored is kept; the same command goes on with the rest")
-                raise
+        except KeyboardInterrupt:
+            remark("what is scored is kept; the same command goes on with the rest")
+            raise
         _summarise(database, progress)
     return _exit_status(progress)
 
