@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("archive", nargs="?", type=Path, help="default: 64 synthetic records")
     parser.add_argument("--records", type=int, help="the first N; default: all")
     parser.add_argument("--published", type=int, default=20, metavar="N", help="records that go the published way")
-    parser.add_argument("--torch", type=int, default=512, metavar="N", help="records for the bare model in torch")
+    parser.add_argument("--torch", type=int, default=1024, metavar="N", help="records for the bare model in torch")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     with archive_or_synthetic(args.archive) as archive:
