@@ -7,7 +7,7 @@ BIN    := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml setup.py models/kernel.cpp
+.venv/installed: pyproject.toml setup.py models/kernel.cpp worker/plain.cpp
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(TORCH) --editable '.[dev]'
 	touch $@

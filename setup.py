@@ -1,28 +1,31 @@
-"""The compiled kernel; everything else about the package is in pyproject.toml."""
+"""The parts that are compiled; everything else about the package is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
+
+def compiled(name: str, source: str) -> Extension:
+    """Without a C++ compiler the package installs all the same, scores in plain torch and reads in plain Python."""
+    return Extension(
+        name,
+        [source],
+        optional=True,
+        py_limited_api=True,
+        define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        # Products are fused and sums ordered as the source says, never as the optimiser likes: a record's
+        # numbers must not depend on how a function was inlined. Instruction sets are chosen at run time.
+        extra_compile_args=[
+            "-std=c++17",
+            "-O3",
+            "-g0",
+            "-ffp-contract=off",
+            "-fno-math-errno",
+            "-fvisibility=hidden",
+            "-Wno-uninitialized",
+        ],
+    )
+
+
 setup(
-    ext_modules=[
-        Extension(
-            "models._kernel",
-            ["models/kernel.cpp"],
-            # Without a C++ compiler the package installs all the same and scores in plain torch.
-            optional=True,
-            py_limited_api=True,
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            # Products are fused and sums ordered as the source says, never as the optimiser likes: a record's
-            # numbers must not depend on how a function was inlined. Instruction sets are chosen at run time.
-            extra_compile_args=[
-                "-std=c++17",
-                "-O3",
-                "-g0",
-                "-ffp-contract=off",
-                "-fno-math-errno",
-                "-fvisibility=hidden",
-                "-Wno-uninitialized",
-            ],
-        )
-    ],
+    ext_modules=[compiled("models._kernel", "models/kernel.cpp"), compiled("worker._plain", "worker/plain.cpp")],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

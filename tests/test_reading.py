@@ -20,9 +20,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.config import LEADS
+from worker import reading
 from worker.reading import Reason, RecordError, Recording, read, resample
 
 FEW = settings(max_examples=25, deadline=None)
+needs_compiler = pytest.mark.skipif(
+    reading._plain is None, reason="the reader of plain records is not built: needs a C++ compiler at install time"
+)
 
 
 def samples(seed: int = 0, count: int = 1000, leads: int = 12, bits: int = 16) -> NDArray[np.int64]:
@@ -232,6 +236,100 @@ def test_real_records(ptbxl_fold9: Path) -> None:
         recording = read(ptbxl_fold9, record)
         assert recording.signal.tobytes() == wfdb.rdrecord(str(ptbxl_fold9 / record)).p_signal.tobytes()
         assert set(recording.flags) <= {"flat_lead"}
+
+
+# ------------------------------------------------------------------------------------------ plain records
+
+
+def is_plain(record: Path) -> bool:
+    """Whether a record is read the plain way; then the general way must give the same."""
+    plain = reading._read_plain(record)
+    if plain is None:
+        return False
+    general = reading._read_any(record)
+    assert plain.signal.tobytes() == general.signal.tobytes()
+    assert (plain.sha256, plain.flags) == (general.sha256, general.flags)
+    return True
+
+
+@needs_compiler
+def test_real_records_are_plain(ptbxl_fold9: Path) -> None:
+    records = (ptbxl_fold9 / "RECORDS").read_text().split()
+    assert all(is_plain(ptbxl_fold9 / record) for record in records[::5])
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", True),
+        ("1000(0)/mV", "204.75(-12)/mV", True),
+        ("1000(0)/mV 16 0", "200/mV 16 -7", True),
+        (" AVR\n", "\tavr  \n", True),
+        ("\n", "\r\n", True),
+        ("r 12 100 1000", "# made up\n\nr 12 100 1000 11:39:16 05/02/2020", True),
+        (" 16 1000", " 16x1+24 1000", True),
+        ("r 12 100 1000", "r 12 100 999", False),
+        ("r 12 100 1000", "r 12 100.0 1000", False),
+        ("r 12 100 1000", "r 12 100", False),
+        ("r 12 100 1000", "r 12 500 1000", False),
+        ("r.dat 16 ", "r.dat 212 ", False),
+        ("r.dat 16 ", "r.dat 16:1 ", False),
+        ("r.dat 16 ", "./r.dat 16 ", False),
+        ("r.dat 16 ", ".r.dat 16 ", False),
+        ("1000(0)/mV", "1e3(0)/mV", False),
+        ("1000(0)/mV", "0(0)/mV", False),
+        ("1000(0)/mV", "1000(0)", False),
+        ("1000(0)/mV", "1000(0)/uV", False),
+        ("mV 16 0 0 0 0 I\n", "mV\n", False),
+        (" II\n", " I\n", False),
+        ("\n", "\n#\u00e9\n", False),
+        ("\n", "\r", False),
+    ],
+)
+def test_which_records_are_plain(tmp_path: Path, old: str, new: str, expected: bool) -> None:
+    write(tmp_path, samples(count=1100), length="1000", checksums=np.zeros(12, int), names=tuple(map(str.upper, LEADS)))
+    content = (tmp_path / "r.hea").read_bytes().decode()
+    assert old in content
+    (tmp_path / "r.hea").write_bytes(content.replace(old, new).encode())
+    assert is_plain(tmp_path / "r") == expected
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["short", "invalid", "folder", "missing"])
+def test_damaged_records_are_not_plain(tmp_path: Path, damage: str) -> None:
+    digital = samples()
+    digital[999, 11] = -(2**15) if damage == "invalid" else 0
+    write(tmp_path, digital[:999] if damage == "short" else digital, length="1000")
+    if damage in ("folder", "missing"):
+        (tmp_path / "r.dat").unlink()
+    if damage == "folder":
+        (tmp_path / "r.dat").mkdir()
+    assert not is_plain(tmp_path / "r")
+
+
+@needs_compiler
+@settings(max_examples=300, deadline=None)
+@given(
+    gain=st.from_regex(r"[0-9]{1,10}([.][0-9]{0,8})?", fullmatch=True),
+    baseline=st.just("") | st.integers(-(10**10), 10**10).map("({})".format) | st.just("(+5)"),
+    zero=st.integers(-(10**10), 10**10),
+    checksum=st.integers(-70000, 70000),
+    offset=st.just("") | st.integers(0, 1300).map("+{}".format),
+    length=st.integers(999, 1050),
+    blank=st.sampled_from([" ", "  ", "\t", " \t "]),
+    end=st.sampled_from(["\n", "\r\n", " \n", "\n\n"]),
+)
+def test_plain_numbers_are_the_general_ones(
+    gain: str, baseline: str, zero: int, checksum: int, offset: str, length: int, blank: str, end: str
+) -> None:
+    signals = [["r.dat", f"16{offset}", f"{gain}{baseline}/mV", "16", zero, 0, checksum, 0, lead] for lead in LEADS]
+    with TemporaryDirectory() as folder:
+        write(Path(folder), samples(count=1050))
+        lines = [["r", 12, 100, length], *signals]
+        header = end.join(blank.join(map(str, line)) for line in lines)
+        (Path(folder) / "r.hea").write_bytes(header.encode())
+        is_plain(Path(folder) / "r")
 
 
 # ------------------------------------------------------------------------------------------ rates, units, flags
@@ -519,9 +617,11 @@ def read_or_fail(header: bytes, data: bytes) -> Recording | None:
         (Path(folder) / "r.dat").write_bytes(data)
         try:
             with allocating_at_most(32 << 20):
-                return read(Path(folder), "r")
+                recording = read(Path(folder), "r")
         except RecordError:
             return None
+        is_plain(Path(folder) / "r")
+        return recording
 
 
 @settings(max_examples=300, deadline=None)
@@ -582,7 +682,7 @@ def test_a_soft_time_limit_passes_through(tmp_path: Path) -> None:
         signals.signal(signals.SIGALRM, before)
 
 
-def test_a_common_record_needs_neither_wfdb_nor_scipy(tmp_path: Path) -> None:
+def test_a_plain_record_needs_neither_wfdb_nor_scipy(tmp_path: Path) -> None:
     write(tmp_path, samples())
     code = (
         "import sys; from pathlib import Path; from worker.reading import read; "
