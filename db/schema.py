@@ -125,9 +125,9 @@ job_items = sa.Table(
 predictions = sa.Table(
     "predictions",
     metadata,
-    sa.Column("recording_id", BigId, sa.ForeignKey("recordings.id"), primary_key=True),
-    sa.Column("model_id", BigId, sa.ForeignKey("models.id"), primary_key=True),
-    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("recording_id", BigId, primary_key=True),
+    sa.Column("model_id", BigId, primary_key=True),
+    sa.Column("job_id", BigId, nullable=False),
     sa.Column("norm", sa.Float, nullable=False),
     sa.Column("mi", sa.Float, nullable=False),
     sa.Column("sttc", sa.Float, nullable=False),
@@ -137,6 +137,7 @@ predictions = sa.Table(
     sa.Column("flags", sa.Text, nullable=False),
     sa.Column("scored_at", UtcTime, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["job_id", "recording_id"], ["job_items.job_id", "job_items.recording_id"]),
     sqlite_with_rowid=False,
 )
 

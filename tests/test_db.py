@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +19,8 @@ from hypothesis import strategies as st
 from db import chunks, jobs
 from db.chunks import LeaseLost, WaitingChunk
 from db.engine import Database
-from db.migrate import current_revision, newest_revision, open_database, upgrade
-from db.schema import Priority, metadata
+from db.migrate import MIGRATIONS, current_revision, newest_revision, open_database, upgrade
+from db.schema import Priority, metadata, predictions
 from db.select import select
 from settings import EcgbatchError
 
@@ -85,6 +87,33 @@ def test_upgrade_twice_changes_nothing(database: Database) -> None:
     make_job(database, 3)
     assert upgrade(database) == newest_revision() == current_revision(database)
     assert rows(database, "SELECT count(*) FROM job_items") == [(3,)]
+
+
+def test_an_older_schema_is_upgraded_with_what_it_holds(database_url: str) -> None:
+    database = Database(database_url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def migrate_to_0002(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+
+    database.write(migrate_to_0002)
+    make_job(database, 6)
+    score(database, take(database)[0], failing=frozenset({"r1"}))
+    held = {table: rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("results", "predictions")}
+    assert [len(found) for found in held.values()] == [3, 3]
+    upgrade(database)
+    for table, found in held.items():
+        assert rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") == found
+    assert progress(database, 1).remaining == 2
+
+
+def test_a_prediction_belongs_to_an_item_of_its_job(database: Database) -> None:
+    make_job(database, 2)
+    make_job(database, 2, archive="/other")
+    with pytest.raises(sa.exc.IntegrityError):
+        database.write(jobs.insert_new, predictions, [prediction(3)], "scored_at", job_id=1, model_id=1, worker="w")
 
 
 def test_a_newer_schema_is_refused(database: Database, database_url: str) -> None:
