@@ -28,17 +28,18 @@ class Scorer:
     """Scores records by one model.
 
     `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. The compiled
-    kernel cleans too, and imports neither torch nor scipy. `batch_size` is what `ecgbatch model bench` suggested, or a
-    default. Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that were tampered
-    with.
+    kernel cleans too, and imports neither torch nor scipy. Without a `batch_size` it is what `ecgbatch model bench`
+    suggested, or a default. Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that
+    were tampered with.
     """
 
-    def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto") -> None:
+    def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto", batch_size: int | None = None) -> None:
         self.model = model
         self.device = device
         self.kernel = choose_kernel(model.config, device, kernel)
         suggested = bench.suggestion(model.fingerprint, device, self.kernel)
-        self.batch_size = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
+        usual = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
+        self.batch_size = batch_size or usual
         self._clean: Callable[[NDArray[np.float64]], Cleaned]
         cleaner = compiled.clean if self.kernel == "compiled" else preprocessing.clean
         self._clean = partial(cleaner, normalization=model.normalization)

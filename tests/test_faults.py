@@ -205,6 +205,21 @@ def test_sigterm_finishes_the_chunk_and_a_second_one_leaves_at_once(faulty: Comm
         assert time.monotonic() - began < 1
 
 
+def test_run_ends_when_its_job_does_and_lets_its_workers_finish_what_they_have(
+    faulty: Command, archive: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    write_archive(other)
+    faulty.environment["FAULTS_SLOW"] = "0.1"
+    faulty("enqueue", other)
+    faulty("run", archive, "--priority", "high")
+    found = faulty.rows("SELECT job_id, state, MAX(attempts) AS attempts FROM chunks GROUP BY 1, 2")
+    states = {(row["job_id"], row["state"]) for row in found}
+    assert states <= {(1, "done"), (1, "queued"), (1, "pending"), (2, "done")}
+    assert (1, "done") in states, "the workers had nothing to finish"
+    assert max(row["attempts"] for row in found) == 1
+
+
 def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) -> None:
     faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)

@@ -23,7 +23,7 @@ class NoModel:
     device = "cpu"
     batch_size = BATCH_SIZES["cpu", "compiled"]
 
-    def __init__(self, model: object, device: str, kernel: str) -> None:
+    def __init__(self, model: object, device: str, kernel: str, batch_size: int | None) -> None:
         pass
 
     def score(self, cleaned: Any, metadata: Any) -> Any:
