@@ -39,16 +39,11 @@ struct Record {
 bool load(const std::string& path, size_t most, std::string& content) {
     struct stat status;
     // Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
-    if (stat(path.c_str(), &status) || !S_ISREG(status.st_mode)) return false;
+    if (stat(path.c_str(), &status) || !S_ISREG(status.st_mode) || size_t(status.st_size) > most) return false;
+    content.resize(size_t(status.st_size));
     const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) return false;
-    bool good = !fstat(file, &status) && S_ISREG(status.st_mode) && size_t(status.st_size) <= most;
-    try {
-        content.resize(good ? size_t(status.st_size) : 0);
-    } catch (...) {
-        close(file);
-        throw;
-    }
+    bool good = !fstat(file, &status) && S_ISREG(status.st_mode) && size_t(status.st_size) == content.size();
     for (size_t have = 0; good && have < content.size();) {
         const ssize_t count = read(file, &content[have], content.size() - have);
         good = count > 0;
