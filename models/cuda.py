@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from models import preprocessing
 from models.config import SAMPLES, NetworkConfig
-from models.network import SLSTM, Branch, ParallelXLSTM, SLSTMBlock, slstm_scan
+from models.network import HALVED_EPS, SLSTM, Branch, ParallelXLSTM, SLSTMBlock, slstm_scan
 from models.preprocessing import Normalization
 from models.registry import Weights
 from settings import EcgbatchError
@@ -158,7 +158,7 @@ class WholeSequence(ParallelXLSTM):
         gates_if = torch.baddbmm(bias_if, split(F.silu(layer.conv1d.stream(batch)(x))), weight_if)
         gates_zo = torch.baddbmm(bias_zo, split(x), weight_zo)
         gates = torch.cat([gates_if, gates_zo], dim=-1).view(heads, steps, batch, 4 * dim)
-        return layer.group_norm.headwise(2 * self.scan(gates, kernel))
+        return layer.group_norm.headwise(self.scan(gates, kernel), HALVED_EPS)
 
 
 def in_chunks(branch: Branch, x: Tensor) -> Tensor:

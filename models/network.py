@@ -27,8 +27,9 @@ from models.config import (
     NetworkConfig,
 )
 
-CHUNK = 40  # time steps; where the chunk's T x T products and the carried d x d state cost about the same
+CHUNK = 24  # time steps; with 64 records what is in work is small enough for the caches and large enough for torch
 NORM_EPS = 1e-5
+HALVED_EPS = NORM_EPS / 4  # normalises halved values to what NORM_EPS makes of whole ones
 MLSTM_EPS = 1e-6
 LOG2E = 1 / math.log(2)
 GROUP = 16  # blocks of four are multiplied as blocks of 16: a matrix library wastes less on those
@@ -135,10 +136,10 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, 1 + self.weight, eps=NORM_EPS)
 
-    def headwise(self, x: Tensor) -> Tensor:
+    def headwise(self, x: Tensor, eps: float = NORM_EPS) -> Tensor:
         """(..., N, d) -> (..., N * d), each head normalised by itself."""
         x = x - x.mean(-1, keepdim=True)
-        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS)
+        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
         return (x * (1 + self.weight).view(x.shape[-2:])).flatten(-2)
 
 
@@ -222,7 +223,7 @@ class SLSTM(nn.Module):
             gates_zo = torch.baddbmm(bias_zo, split(x), weight_zo)
             gates = torch.cat([gates_if, gates_zo], dim=-1)  # (N, T * B, 4d)
             out, h, c, n = slstm_scan(gates.view(heads, len(x), batch, -1), kernel, h, c, n)
-            return self.group_norm.headwise(2 * out.transpose(1, 2))  # (T, B, N, d) -> (T, B, D)
+            return self.group_norm.headwise(out.transpose(1, 2), HALVED_EPS)  # (T, B, N, d) -> (T, B, D)
 
         return advance
 
@@ -231,17 +232,17 @@ def slstm_scan(gates: Tensor, kernel: Tensor, h: Tensor, c: Tensor, n: Tensor) -
     """The sLSTM step by step: gates (N, T, B, 4d) before the recurrent part -> halved hidden (T, N, B, d), state.
 
     Only the quotient of cell and normaliser (eq. 8-10) matters, and it is a running mean of z: with n the logarithm
-    of the normaliser, the new z has the share sigmoid(i - log f - n) in it. So nothing can overflow, and the state
+    of the normaliser, the old mean keeps the share sigmoid(n + log f - i). So nothing can overflow, and the state
     needs no stabiliser of its own. c and h are kept halved, for tanh(z) / 2 = sigmoid(2z) - 1/2, where the
     sigmoid is five times faster than the tanh; `SLSTMCell.folded` doubles z and the recurrent weights accordingly.
     """
-    heads, _, batch, _ = gates.shape
+    half = gates.new_full([1], 0.5)  # of a number torch would make a tensor at each step
     hidden = []
     for inputs in gates.unbind(1):
-        i, f, z, o = torch.baddbmm(inputs, h, kernel).view(heads, batch, 4, -1).unbind(2)  # (N, B, d) each
-        novelty = i - (F.logsigmoid(f) + n)
-        c = torch.lerp(c, torch.sigmoid(z) - 0.5, torch.sigmoid(novelty))
-        n = i - F.logsigmoid(novelty)
+        i, f, z, o = torch.baddbmm(inputs, h, kernel).chunk(4, dim=-1)  # (N, B, d) each
+        lead = n + F.logsigmoid(f) - i
+        c = torch.lerp(torch.sigmoid(z) - half, c, torch.sigmoid(lead))
+        n = i + F.softplus(lead)
         h = torch.sigmoid(o) * c
         hidden.append(h)
     return torch.stack(hidden), h, c, n
@@ -276,8 +277,8 @@ class FeedForward(nn.Module):
         self.proj_down = projection_down(config.ffn_dim, config.embedding_dim, blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.proj_up(x).chunk(2, dim=-1)
-        y: Tensor = self.proj_down(F.gelu(gate) * value)
+        gate, value = self.proj_up.weight.chunk(2)
+        y: Tensor = self.proj_down(linear(x, gate, "gelu") * linear(x, value))
         return y
 
 
@@ -320,6 +321,7 @@ class MLSTM(nn.Module):
         convolve = self.conv1d.stream(batch)
         heads, inner = self.heads, len(self.learnable_skip)
         dim = inner // heads
+        weight_input, weight_gate = self.proj_up.weight.chunk(2)
         wq, wk, wv = self.q_proj.weight, self.k_proj.weight, self.v_proj.weight  # (I / 4, 4, 4)
         weight_k = grouped(wq.transpose(1, 2) @ wk / math.sqrt(dim))
         weight_v = grouped(wv)
@@ -334,16 +336,15 @@ class MLSTM(nn.Module):
         def advance(x: Tensor) -> Tensor:
             nonlocal memory, n, m
             steps = len(x)
-            up = self.proj_up(x)
-            inputs, gate = up[..., :inner], up[..., inner:]
+            inputs, gate = linear(x, weight_input), linear(x, weight_gate, "swish")
             conv = F.silu(convolve(inputs))
-            inputs, rows = up.view(steps * batch, -1)[:, :inner], conv.view(steps * batch, inner)
+            inputs, rows = inputs.view(steps * batch, inner), conv.view(steps * batch, inner)
             gates = gate_bias + gate_conv @ rows.t() + gate_input @ inputs.t()  # (2N, T * B)
             i, f = gates.view(2, heads, steps, batch).permute(0, 3, 1, 2).reshape(2, batch * heads, steps)
             k, v = split(blockwise(rows, weight_k)), split(blockwise(inputs, weight_v))
             h, memory, n, m = mlstm_chunk(split(rows), k, v, i, f, memory, n, m)
             h = self.mlstm_cell.outnorm.headwise(h.transpose(0, 1).view(steps, batch, heads, dim))
-            y: Tensor = self.proj_down(torch.addcmul(h, self.learnable_skip, conv) * F.silu(gate))
+            y: Tensor = self.proj_down(torch.addcmul(h, self.learnable_skip, conv) * gate)
             return y
 
         return advance
@@ -427,11 +428,7 @@ def blockwise(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 class Projection(nn.Module):
-    """A linear map without bias.
-
-    Scoring on a CPU it multiplies by oneDNN, through the operator that torch.compile takes: torch's own choice, MKL,
-    needs twice as long on AMD processors.
-    """
+    """A linear map without bias."""
 
     def __init__(self, inputs: int, outputs: int, std: float) -> None:
         super().__init__()
@@ -439,11 +436,23 @@ class Projection(nn.Module):
         nn.init.normal_(self.weight, std=std)
 
     def forward(self, x: Tensor) -> Tensor:
-        scoring = torch.is_inference_mode_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
-        if scoring and torch.backends.mkldnn.is_available():
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
-            return y
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "gelu": F.gelu, "swish": F.silu}
+
+
+def linear(x: Tensor, weight: Tensor, activation: str = "none") -> Tensor:
+    """(..., in) times a weight (out, in) -> (..., out), then one of ACTIVATIONS.
+
+    Scoring on a CPU both are one call of oneDNN, by the operator that torch.compile takes: torch's own choice for the
+    product, MKL, needs twice as long on AMD processors.
+    """
+    scoring = torch.is_inference_mode_enabled() and x.device.type == "cpu" and x.dtype == torch.float32
+    if scoring and torch.backends.mkldnn.is_available():
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, activation, [], "none")
+        return y
+    return ACTIVATIONS[activation](F.linear(x, weight))
 
 
 def projection_up(inputs: int, outputs: int) -> Projection:

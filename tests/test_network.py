@@ -130,7 +130,7 @@ def test_gradient_is_that_of_the_reference(variant: str) -> None:
     """Along a random direction through all parameters, over more than one chunk."""
     config = NetworkConfig(variant, 16, 2, 2)
     weights = golden.golden_weights(config)
-    signal, metadata = records(2, CHUNK + 7, seed=3)
+    signal, metadata = records(2, 2 * CHUNK - 1, seed=3)
     network = golden.network(config, weights).double()
     network(torch.from_numpy(signal).double(), torch.from_numpy(metadata).double()).sum().backward()
 
