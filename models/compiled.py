@@ -23,7 +23,7 @@ from models.config import (
     QKV_BLOCK,
     NetworkConfig,
 )
-from models.preprocessing import STD_EPS, Normalization, filters
+from models.preprocessing import STD_EPS, Normalization, filters, state_at_rest
 from settings import EcgbatchError
 
 try:
@@ -89,19 +89,8 @@ def clean(signals: NDArray[np.float64], normalization: Normalization, instructio
 
 @cache
 def _filters_for_kernel() -> list[NDArray[np.float64]]:
-    """Numerator, denominator and state at rest of each filter: see `_at_rest`."""
-    return [np.concatenate([*coefficients, _at_rest(*coefficients)]) for coefficients in filters()]
-
-
-def _at_rest(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The state, in the transposed direct form II, that a constant input of 1 leaves as it is.
-
-    Its k-th value is what past inputs and outputs will add to the output k steps on. All inputs are 1 and all outputs
-    the filter's gain for a constant, so it is the sum of numerator - gain denominator over the coefficients after k.
-    """
-    gain = numerator.sum() / denominator.sum()
-    later = np.cumsum((numerator - gain * denominator)[::-1])[::-1]
-    return later[1:]
+    """Numerator, denominator and state at rest of each filter."""
+    return [np.concatenate([*coefficients, state_at_rest(*coefficients)]) for coefficients in filters()]
 
 
 class CompiledNetwork:

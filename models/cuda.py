@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import preprocessing
-from models.config import SAMPLES, NetworkConfig
+from models.config import NetworkConfig
 from models.network import HALVED_EPS, SLSTM, Branch, ParallelXLSTM, SLSTMBlock, slstm_scan
 from models.preprocessing import Normalization
 from models.registry import Weights
@@ -66,12 +66,12 @@ class CudaNetwork:
         self._network = WholeSequence(config, scan)
         self._network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
         self._network.eval().to(self.device)
-        self._filters = torch.from_numpy(filter_matrix()).to(self.device).t()
+        self._filters = torch.from_numpy(preprocessing.filter_matrix()).to(self.device).t()
 
     def clean(self, signals: NDArray[np.float64]) -> Tensor:
-        """As `preprocessing.clean`, for T = 1000: (B, T, 12) in mV at 100 Hz -> a tensor on the device.
+        """As `preprocessing.clean`: (B, 1000, 12) in mV at 100 Hz -> a tensor on the device.
 
-        Within 1e-6 of it; the same product in float32 is off by up to 4e-4, more the further a lead drifts.
+        The same product in float32 would be off by up to 4e-4, more the further a lead drifts.
         """
         with torch.inference_mode():
             by_lead = self._put(signals).double().transpose(1, 2)
@@ -96,19 +96,6 @@ def require_gpu() -> None:
     """Raises EcgbatchError where torch finds no GPU."""
     if not torch.cuda.is_available():
         raise EcgbatchError("torch finds no CUDA device here: use device cpu")
-
-
-def filter_matrix() -> NDArray[np.float64]:
-    """What the filters of `preprocessing.clean` do to the 1000 samples of a lead, as a matrix (1000, 1000).
-
-    They are linear with their padding at both ends, so the columns are the filtered unit vectors.
-    """
-    from scipy.signal import filtfilt
-
-    matrix = np.eye(SAMPLES)
-    for numerator, denominator in preprocessing.filters():
-        matrix = filtfilt(numerator, denominator, matrix, axis=0)
-    return np.ascontiguousarray(matrix)
 
 
 # --- The network, an sLSTM layer after the other ----------------------------------------------------------------------

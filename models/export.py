@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from models import preprocessing
 from models.config import LEADS, SAMPLES, SAMPLING_RATE, NetworkConfig
-from models.cuda import WholeSequence, filter_matrix, plain_scan
+from models.cuda import WholeSequence, plain_scan
 from models.network import ParallelXLSTM
-from models.preprocessing import Normalization
+from models.preprocessing import Normalization, filter_matrix
 from models.recordings import read_recording
 from models.registry import Model, Weights
 from settings import EcgbatchError

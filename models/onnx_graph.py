@@ -21,9 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from models.config import LABELS, LEADS, METADATA_DIM, QKV_BLOCK, SAMPLES
-from models.cuda import WholeSequence, filter_matrix
+from models.cuda import WholeSequence
 from models.network import MLSTM, MLSTM_EPS, NORM_EPS, SLSTM, CausalConv, FeedForward, MLSTMBlock, Norm, SLSTMBlock
-from models.preprocessing import STD_EPS, Normalization
+from models.preprocessing import STD_EPS, Normalization, filter_matrix
 from models.registry import Weights
 
 OPSET, IR_VERSION = 20, 9  # of 2023, the first with Gelu
