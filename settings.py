@@ -30,7 +30,7 @@ class Settings:
     device: str = _setting("cpu", "cpu or cuda")
     kernel: str = _setting("auto", "compiled, torch, or auto: compiled where it was built")
     processes: int | None = _setting(None, "worker processes; one per core on a CPU, one per GPU if unset")
-    batch_size: int | None = _setting(None, "records scored at once; what suits the kernel if unset")
+    batch_size: int | None = _setting(None, "records scored at once, on a CPU 64 at most; as suits the kernel if unset")
     chunk_size: int = _setting(256, "records per message")
     queue_chunks: int = _setting(64, "chunks kept waiting in Redis at most, per queue")
     lease_seconds: int = _setting(30, "a chunk whose worker is silent for this long is given to another")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from models.registry import Model
     from models.scorer import Scorer
 
-BATCH_SIZES = (1, 8, 32, 128)
+BATCH_SIZES = {"cpu": (1, 8, 32, 64), "cuda": (1, 32, 128, 256)}
 SECONDS = 0.5
 """How long each figure is measured, unless one batch takes longer."""
 
@@ -101,7 +101,7 @@ def measure(model: "Model") -> Bench:
         from models.scorer import Scorer
 
         scorer = Scorer(model, device, kernel)
-        of_kernel = [_rate(scorer, size, flop / matrix) for size in BATCH_SIZES]
+        of_kernel = [_rate(scorer, size, flop / matrix) for size in BATCH_SIZES[device]]
         rates += of_kernel
         eligible = [rate for rate in of_kernel if rate.batch_size >= LEAST_SUGGESTED]
         best = max(rate.records_per_second for rate in eligible)

@@ -27,7 +27,7 @@ from models.config import (
     NetworkConfig,
 )
 
-CHUNK = 24  # time steps; with 64 records what is in work is small enough for the caches and large enough for torch
+CHUNK = 20  # time steps; with 64 records what is in work fits the caches, and a worker process into 400 MB
 NORM_EPS = 1e-5
 HALVED_EPS = NORM_EPS / 4  # normalises halved values to what NORM_EPS makes of whole ones
 MLSTM_EPS = 1e-6

@@ -19,6 +19,7 @@ BANDPASS_HZ = (0.5, 40.0)
 NOTCH_HZ = 50.0
 NOTCH_Q = 30.0
 STD_EPS = 1e-8
+CLEANED_AT_ONCE = 16  # records, as many as keep a product of matrices busy
 OVER_89 = 300.0
 """What PTB-XL 1.0.3 writes for the age of those over 89."""
 OLDEST = 120.0
@@ -93,10 +94,12 @@ def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray
     Butterworth band-pass, then notch, both forwards and backwards, over all records and leads at once; the filters
     need float64. Raises ValueError for signals of another length. `models.compiled.clean` does the same.
     """
-    batch, samples, leads = signals.shape
-    by_time = signals.transpose(1, 0, 2).reshape(samples, batch * leads)
-    filtered = (filter_matrix() @ by_time).astype(np.float32).reshape(samples, batch, leads)
-    cleaned = np.ascontiguousarray(filtered.transpose(1, 0, 2))
+    cleaned = np.empty(signals.shape, np.float32)
+    for start in range(0, len(signals), CLEANED_AT_ONCE):
+        some = slice(start, start + CLEANED_AT_ONCE)
+        by_time = signals[some].transpose(1, 0, 2)  # (1000, n, leads)
+        filtered = filter_matrix() @ by_time.reshape(len(by_time), -1)
+        cleaned[some] = filtered.reshape(by_time.shape).transpose(1, 0, 2)
     cleaned -= np.float32(normalization.mean)
     cleaned /= np.float32(normalization.std + STD_EPS)
     return cleaned

@@ -20,8 +20,10 @@ Network = Callable[[Cleaned, Array], Array]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
-BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 32, ("cuda", "torch"): 256}
+BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
 """By device and kernel, unless `ecgbatch model bench` found better: the compiled kernel is as fast at any size."""
+MOST_ON_CPU = 64
+"""Records in a batch on a CPU: with more torch is no faster, and takes more than 400 MB."""
 
 
 class Scorer:
@@ -29,8 +31,8 @@ class Scorer:
 
     `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. The compiled
     kernel cleans too, and imports neither torch nor scipy. Without a `batch_size` it is what `ecgbatch model bench`
-    suggested, or a default. Raises EcgbatchError for a device or kernel that cannot be had here, and for weights that
-    were tampered with.
+    suggested, or a default; on a CPU it is at most MOST_ON_CPU. Raises EcgbatchError for a device or kernel that cannot
+    be had here, and for weights that were tampered with.
     """
 
     def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto", batch_size: int | None = None) -> None:
@@ -39,7 +41,8 @@ class Scorer:
         self.kernel = choose_kernel(model.config, device, kernel)
         suggested = bench.suggestion(model.fingerprint, device, self.kernel)
         usual = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
-        self.batch_size = batch_size or usual
+        wanted = batch_size or usual
+        self.batch_size = min(wanted, MOST_ON_CPU) if device == "cpu" else wanted
         self._clean: Callable[[NDArray[np.float64]], Cleaned]
         cleaner = compiled.clean if self.kernel == "compiled" else preprocessing.clean
         self._clean = partial(cleaner, normalization=model.normalization)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import registry
-from models.scorer import Scorer
+from models.scorer import MOST_ON_CPU, Scorer
 from worker.scoring import Batch
 
 
@@ -23,8 +23,8 @@ def test_parts_are_the_whole(records: int, failures: int, size: int) -> None:
     assert [row for part in parts for row in part.failed] == failed
 
 
-@pytest.mark.parametrize("wanted", [3, 200])
-def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int) -> None:
+@pytest.mark.parametrize(("wanted", "most"), [(3, 3), (60, 60), (200, MOST_ON_CPU)])
+def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int, most: int) -> None:
     scorer = Scorer(registry.find(None), kernel="torch", batch_size=wanted)
     network, sizes = scorer._network, []
 
@@ -34,4 +34,4 @@ def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int) -> None:
 
     scorer._network = watched
     assert scorer.score(np.zeros((201, 1000, 12), np.float32), np.zeros((201, 2), np.float32)).shape == (201, 5)
-    assert max(sizes) == wanted
+    assert max(sizes) == most

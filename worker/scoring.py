@@ -19,7 +19,7 @@ from db import chunks
 from db.chunks import LeaseLost, Record, WaitingChunk
 from db.engine import Database
 from models import registry
-from models.config import LABELS
+from models.config import LABELS, LEADS, SAMPLES
 from models.scorer import Scorer
 from settings import EcgbatchError, Settings
 from worker.lease import Lease
@@ -146,7 +146,10 @@ class ScoringProcess:
 
 def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
     """Reads and cleans records; those that cannot be read become rows of `failures`."""
-    signals, metadata, rows, failed = [], [], [], []
+    signals = np.empty((len(records), SAMPLES, len(LEADS)))
+    metadata: list[tuple[float, float]] = []
+    rows: list[Row] = []
+    failed: list[Row] = []
     for record in records:
         try:
             recording = read(root, record.path)
@@ -154,11 +157,11 @@ def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
             failed.append(failure_row(record.id, error))
             continue
         values, flags = scorer.metadata(record.age, record.sex)
-        signals.append(recording.signal)
+        signals[len(rows)] = recording.signal
         metadata.append(values)
         flags_text = ",".join(sorted({*recording.flags, *flags}))
         rows.append({"recording_id": record.id, "input_sha256": recording.sha256, "flags": flags_text})
-    cleaned = scorer.clean(np.stack(signals)) if signals else np.empty((0, 1000, 12), np.float32)
+    cleaned = scorer.clean(signals[: len(rows)])
     return Batch(cleaned, np.array(metadata, np.float32).reshape(-1, 2), rows, failed)
 
 
