@@ -1,6 +1,7 @@
 """The network in torch against the golden numbers and against the reference in its plainest form."""
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,22 @@ def test_reference_gives_the_golden_numbers(shared: Path, variant: str) -> None:
     np.testing.assert_allclose(probabilities, golden.PROBABILITIES[variant][:2], atol=1e-8, rtol=0)
 
 
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
-    ("variant", "batch"), [(v, b) for v in golden.CONFIGS for b in (3, 8)] + [("stacked64", 1), ("stacked64", 256)]
+    ("variant", "batch", "threads"),
+    [(variant, batch, threads) for variant in golden.CONFIGS for batch, threads in ((3, 1), (8, 2))]
+    + [("stacked64", 1, 2), ("stacked64", 256, 1), ("stacked64", 256, 2)],
+    indirect=["threads"],
 )
-def test_golden_numbers_in_any_batch(shared: Path, variant: str, batch: int) -> None:
+def test_golden_numbers_in_any_batch(shared: Path, variant: str, batch: int, threads: int) -> None:
+    assert torch.get_num_threads() == threads
     signal = np.load(shared / "golden/expected.npz")["preprocessed"]
     network = golden.network(golden.CONFIGS[variant], golden.golden_weights(golden.CONFIGS[variant]))
     chosen = np.arange(max(batch, len(signal))) % len(signal)
