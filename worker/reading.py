@@ -165,6 +165,11 @@ class _Samples(NamedTuple):
     checksums_agree: bool
 
 
+def compiled() -> bool:
+    """Whether the reader of plain records was built when the package was installed."""
+    return _plain is not None
+
+
 def _read_plain(path: Path) -> Recording | None:
     """A record of the plain kind, without fault, in a third of the time of `_read_any`; None for all others."""
     signal = np.empty((SAMPLES, len(LEADS)))
