@@ -91,7 +91,7 @@ class Metadata(NamedTuple):
 def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
     """Filters and normalises: (B, 1000, leads) in mV at 100 Hz -> the same shape, as the network takes it.
 
-    Butterworth band-pass, then notch, both forwards and backwards, over all records and leads at once; the filters
+    Butterworth band-pass, then notch, both forwards and backwards, as one product over several records; the filters
     need float64. Raises ValueError for signals of another length. `models.compiled.clean` does the same.
     """
     cleaned = np.empty(signals.shape, np.float32)
