@@ -26,6 +26,9 @@ def compiled(name: str, source: str) -> Extension:
 
 
 setup(
-    ext_modules=[compiled("models._kernel", "models/kernel.cpp"), compiled("worker._plain", "worker/plain.cpp")],
+    ext_modules=[
+        compiled("ecgbatch.models.kernels._kernel", "ecgbatch/models/kernels/kernel.cpp"),
+        compiled("ecgbatch.records.formats._plain", "ecgbatch/records/formats/plain.cpp"),
+    ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -23,7 +23,7 @@ THE_PUBLISHED_WAY = """
 import json, sys, time
 from pathlib import Path
 import numpy as np, torch
-from models import registry
+from ecgbatch.models.weights import registry
 from published import PublishedNetwork, read_and_clean
 
 archive, wanted, threads, *paths = sys.argv[1:]
@@ -52,9 +52,9 @@ def published(archive: Path, paths: list[str], threads: str) -> tuple[float, lis
 
 def ours(archive: Path, paths: list[str]) -> list[list[float]]:
     """The probabilities of the kernel in use."""
-    from models import registry
-    from models.scorer import Scorer
-    from worker.reading import read
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights import registry
+    from ecgbatch.records.formats.wfdb import read
 
     scorer = Scorer(registry.find(PUBLISHED))
     signals = scorer.clean(np.stack([read(archive, path).signal for path in paths]))
@@ -90,7 +90,7 @@ def main() -> None:
             "run, workers up": lambda: run(archive, paths, CORES, "auto", PUBLISHED).rate,
             "run with the default model, workers up": lambda: run(archive, paths, CORES, "auto", BEST).rate,
         }
-        from models import compiled
+        from ecgbatch.models.kernels import compiled
 
         if not compiled.available():
             del sides["bare model, compiled"]

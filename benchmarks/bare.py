@@ -32,9 +32,9 @@ def rate(archive: Path, paths: Sequence[str], processes: int, kernel: str, model
 def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier: Barrier, spans: Any) -> None:
     import numpy as np
 
-    from models import registry
-    from models.scorer import Scorer
-    from worker.reading import read
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights import registry
+    from ecgbatch.records.formats.wfdb import read
 
     scorer = Scorer(registry.find(model), "cpu", kernel)
     size = scorer.batch_size

@@ -26,7 +26,7 @@ Score = Callable[[Any, Any], Any]
 
 def labelled(archive: Path, count: int | None) -> list[Any]:
     """The first `count` records of fold 9 with a superclass, or of an archive without labels, with labels made up."""
-    from models.labels import LabelledRecord, labelled_records
+    from ecgbatch.models.evaluation.labels import LabelledRecord, labelled_records
 
     if (archive / "ptbxl_database.csv").exists():
         return [record for record in labelled_records(archive / "ptbxl_database.csv") if record.fold == 9][:count]
@@ -70,11 +70,11 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import numpy as np
 
-    from models import registry
-    from models.export import export
-    from models.metrics import roc_auc
-    from models.scorer import Scorer
-    from worker.reading import read
+    from ecgbatch.models.evaluation.metrics import roc_auc
+    from ecgbatch.models.export.export import export
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights import registry
+    from ecgbatch.records.formats.wfdb import read
 
     scorer = Scorer(registry.find(args.model))
     with archive_or_synthetic(args.archive) as archive, tempfile.TemporaryDirectory() as folder:

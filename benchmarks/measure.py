@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from db import jobs
-from db.engine import Database
-from db.jobs import Progress
-from output import print_rows
-from producer.archive import find_records
-from producer.synthetic import write_archive
+from ecgbatch.db import jobs
+from ecgbatch.db.engine import Database
+from ecgbatch.db.jobs import Progress
+from ecgbatch.printing import print_rows
+from ecgbatch.records.archive import find_records
+from ecgbatch.records.synthetic import write_archive
 
 T = TypeVar("T")
 CORES = len(os.sched_getaffinity(0))

@@ -19,7 +19,8 @@ from scipy.signal import butter, filtfilt, iirnotch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.config import LEADS, SAMPLING_RATE
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLING_RATE
 
 Weights = dict[str, Tensor]
 

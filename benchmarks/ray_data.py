@@ -19,8 +19,8 @@ class Score:
     """An actor: the resident model, as in a worker process."""
 
     def __init__(self, archive: Path) -> None:
-        from models import registry
-        from models.scorer import Scorer
+        from ecgbatch.models.scorer import Scorer
+        from ecgbatch.models.weights import registry
 
         self.archive = archive
         self.scorer = Scorer(registry.find(BEST))
@@ -28,7 +28,7 @@ class Score:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import numpy as np
 
-        from worker.reading import read
+        from ecgbatch.records.formats.wfdb import read
 
         began = time.time()
         signals = self.scorer.clean(np.stack([read(self.archive, str(path)).signal for path in batch["item"]]))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from db.functions import After, NeedNotLast, Now
-from db.jobs import OPEN, finish_if_complete, insert_new, recount
-from db.schema import (
+from ecgbatch.db.functions import After, NeedNotLast, Now
+from ecgbatch.db.jobs import OPEN, finish_if_complete, insert_new, recount
+from ecgbatch.db.schema import (
     ChunkState,
     JobState,
     Priority,

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from output import print_rows, remark
-from settings import load
+from ecgbatch.printing import print_rows, remark
+from ecgbatch.settings import load
 
 QUERIES = Path(__file__).parent / "queries"
 
@@ -44,9 +44,9 @@ def stored_queries() -> dict[str, str]:
 
 
 def run_query(args: argparse.Namespace) -> int:
-    from db.migrate import open_database
-    from db.select import select
-    from settings import EcgbatchError
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.db.select import select
+    from ecgbatch.settings import EcgbatchError
 
     stored = stored_queries()
     if args.sql is None and args.name is None:
@@ -65,8 +65,8 @@ def run_query(args: argparse.Namespace) -> int:
 
 
 def run_upgrade(args: argparse.Namespace) -> int:
-    from db.engine import Database
-    from db.migrate import upgrade
+    from ecgbatch.db.engine import Database
+    from ecgbatch.db.migrate import upgrade
 
     database = Database(load().database_url)
     print(f"{database}: schema {upgrade(database)}")
@@ -74,8 +74,8 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
 
 def run_current(args: argparse.Namespace) -> int:
-    from db.engine import Database
-    from db.migrate import current_revision, newest_revision
+    from ecgbatch.db.engine import Database
+    from ecgbatch.db.migrate import current_revision, newest_revision
 
     database = Database(load().database_url)
     current = current_revision(database)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from settings import EcgbatchError
+from ecgbatch.settings import EcgbatchError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.schema import UtcTime
+from ecgbatch.db.schema import UtcTime
 
 
 class Now(FunctionElement[datetime]):

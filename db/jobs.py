@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from db.functions import Now, OneOf
-from db.schema import (
+from ecgbatch.db.functions import Now, OneOf
+from ecgbatch.db.schema import (
     ChunkState,
     JobState,
     Priority,
@@ -26,7 +26,7 @@ from db.schema import (
     predictions,
     recordings,
 )
-from settings import EcgbatchError
+from ecgbatch.settings import EcgbatchError
 
 OPEN = (JobState.ENQUEUEING, JobState.RUNNING)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from db.engine import Database
-from settings import EcgbatchError
+from ecgbatch.db.engine import Database
+from ecgbatch.settings import EcgbatchError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ADVISORY_LOCK = 0x0ECB

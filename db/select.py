@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from db.engine import Database, first_line
-from settings import EcgbatchError
+from ecgbatch.db.engine import Database, first_line
+from ecgbatch.settings import EcgbatchError
 
 READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",

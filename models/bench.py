@@ -14,21 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.config import (
-    CLASSIFIER_HIDDEN,
-    CONV_WIDTH,
-    LABELS,
-    LEADS,
-    METADATA_HIDDEN,
-    QKV_BLOCK,
-    SAMPLES,
-    NetworkConfig,
-)
-from settings import EcgbatchError, load
+from ecgbatch.models.config import CLASSIFIER_HIDDEN, CONV_WIDTH, LABELS, METADATA_HIDDEN, QKV_BLOCK, NetworkConfig
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
-    from models.registry import Model
-    from models.scorer import Scorer
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights.registry import Model
 
 BATCH_SIZES = {"cpu": (1, 8, 32, 64), "cuda": (1, 32, 128, 256)}
 SECONDS = 0.5
@@ -98,7 +91,7 @@ def measure(model: "Model") -> Bench:
     rates: list[Rate] = []
     suggested = {}
     for device, kernel in _kernels(model.config):
-        from models.scorer import Scorer
+        from ecgbatch.models.scorer import Scorer
 
         scorer = Scorer(model, device, kernel)
         of_kernel = [_rate(scorer, size, flop / matrix) for size in BATCH_SIZES[device]]
@@ -148,7 +141,7 @@ def _kernels(config: NetworkConfig) -> Iterator[tuple[str, str]]:
     """The pairs of device and kernel that can be had here."""
     import torch
 
-    from models import compiled
+    from ecgbatch.models.kernels import compiled
 
     if compiled.available() and compiled.supports(config):
         yield "cpu", "compiled"
@@ -188,7 +181,7 @@ def _matrix_speed() -> float:
     """Operations per second of the product of two float32 matrices of 512 x 512, when nothing else disturbs it."""
     import torch
 
-    from models.network import Projection
+    from ecgbatch.models.network import Projection
 
     torch.set_num_threads(1)
     product, rows = Projection(512, 512, std=1.0), torch.randn(512, 512)

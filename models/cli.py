@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from output import print_mapping, print_rows, remark
-from settings import EcgbatchError, load
+from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
-    from models.config import NetworkConfig
-    from models.evaluation import Evaluation
-    from models.registry import Model, Weights
+    from ecgbatch.models.config import NetworkConfig
+    from ecgbatch.models.evaluation.evaluation import Evaluation
+    from ecgbatch.models.weights.registry import Model, Weights
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -132,13 +132,13 @@ def _ask_for_a_name(parser: argparse.ArgumentParser) -> None:
 
 
 def run_add(args: argparse.Namespace) -> int:
-    from models.checkpoint import read_checkpoint
+    from ecgbatch.models.weights.checkpoint import read_checkpoint
 
     return _add(args, *read_checkpoint(args.checkpoint))
 
 
 def run_download(args: argparse.Namespace) -> int:
-    from models.download import download
+    from ecgbatch.models.weights.download import download
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has come so far is removed, as on Ctrl-C
     return _add(args, *download(args.source, args.sha256))
@@ -146,8 +146,8 @@ def run_download(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace, config: "NetworkConfig", weights: "Weights") -> int:
     """Adds what a checkpoint held as the model that was named."""
-    from models import registry
-    from models.preprocessing import Normalization, load_normalization
+    from ecgbatch.models.preprocessing import Normalization, load_normalization
+    from ecgbatch.models.weights import registry
 
     normalization = load_normalization(args.normalization) if args.normalization else Normalization()
     _print_added(registry.add(args.name, args.version, config, weights, normalization))
@@ -159,11 +159,12 @@ def _print_added(model: "Model") -> None:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    from models import registry, training
+    from ecgbatch.models.training import training
+    from ecgbatch.models.weights import registry
 
     settings, device = training.load_recipe(args.recipe), args.device or load().device
     if device == "cuda":
-        from models.cuda import require_gpu
+        from ecgbatch.models.kernels.cuda import require_gpu
 
         require_gpu()
     ready = training.prepare(args.archive, args.folder, remark)
@@ -178,7 +179,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    from models import registry
+    from ecgbatch.models.weights import registry
 
     models = registry.available()
     if args.json:
@@ -195,11 +196,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
     import numpy as np
 
-    from db import jobs
-    from db.migrate import open_database
-    from models import registry
-    from models.evaluation import evaluate
-    from models.labels import labelled_records
+    from ecgbatch.db import jobs
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.models.evaluation.evaluation import evaluate
+    from ecgbatch.models.evaluation.labels import labelled_records
+    from ecgbatch.models.weights import registry
 
     labelled = [record for record in labelled_records(args.labels) if args.fold in (None, record.fold)]
     if not labelled:
@@ -222,7 +223,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     about = {"job": args.job, "model": f"{model.name}:{model.version}", "fingerprint": model.fingerprint}
     about |= {"labels": args.labels.name, "fold": args.fold, "without_prediction": len(labelled) - len(records)}
     if args.page is not None:
-        from models.evaluation_page import write_page
+        from ecgbatch.models.evaluation.page import write_page
 
         write_page(args.page, about, evaluation, records, probabilities)
     if args.json:
@@ -234,7 +235,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
-    from models.evaluation import RESAMPLES
+    from ecgbatch.models.evaluation.evaluation import RESAMPLES
 
     exact = {"records": evaluation.records, "exact_match": str(evaluation.exact_match)}
     intervals = {"intervals": f"95 %, from {RESAMPLES} bootstrap resamples of the records"}
@@ -256,8 +257,8 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
 
 
 def run_export(args: argparse.Namespace) -> int:
-    from models import registry
-    from models.export import export
+    from ecgbatch.models.export.export import export
+    from ecgbatch.models.weights import registry
 
     model = registry.find(load().model)
     exported = export(model, args.file, args.format, raw=args.raw, int8=args.int8, archive=args.check)
@@ -270,7 +271,8 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_bench(args: argparse.Namespace) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker process; set before numpy comes
-    from models import bench, registry
+    from ecgbatch.models import bench
+    from ecgbatch.models.weights import registry
 
     found = bench.measure(registry.find(load().model))
     path = bench.keep(found)

@@ -3,12 +3,11 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from settings import EcgbatchError
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LABELS = ("norm", "mi", "sttc", "cd", "hyp")
-SAMPLING_RATE = 100
-SAMPLES = 1000
 
 VARIANTS = ("stacked", "hierarchical")
 CONV_WIDTH = 4

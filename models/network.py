@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import (
+from ecgbatch.models.config import (
     CLASSIFIER_HIDDEN,
     CONV_WIDTH,
     LABELS,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import SAMPLES, SAMPLING_RATE
-from settings import EcgbatchError
+from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
+from ecgbatch.settings import EcgbatchError
 
 BANDPASS_ORDER = 3
 BANDPASS_HZ = (0.5, 40.0)

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import bench, compiled, preprocessing
-from models.config import LABELS, LEADS, SAMPLES, NetworkConfig
-from models.registry import Model, Weights
-from settings import EcgbatchError
+from ecgbatch.models import bench, preprocessing
+from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.weights.registry import Model, Weights
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError
 
 Array = NDArray[np.float32]
 Cleaned = Any
 """(B, 1000, 12) float32, ready for the network: an array, or with device cuda a tensor there."""
 Network = Callable[[Cleaned, Array], Array]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as in glibc's malloc.h
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
 BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
@@ -48,7 +51,7 @@ class Scorer:
         self._clean = partial(cleaner, normalization=model.normalization)
         self._network: Network
         if device == "cuda":
-            from models.cuda import CudaNetwork
+            from ecgbatch.models.kernels.cuda import CudaNetwork
 
             self._network = on_gpu = CudaNetwork(model.weights(), model.config, model.normalization)
             self._clean = on_gpu.clean
@@ -111,13 +114,14 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that it takes
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+        libc.mallopt(M_ARENA_MAX, 1)  # what the thread that reads has freed is used again, too
 
 
 def torch_network(weights: Weights, config: NetworkConfig, device: str = "cpu") -> Network:
     """The network in plain torch, ready to score arrays."""
     import torch
 
-    from models.network import ParallelXLSTM
+    from ecgbatch.models.network import ParallelXLSTM
 
     network = ParallelXLSTM(config)
     network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})

@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from output import print_mapping, print_rows, remark
-from settings import EcgbatchError, Settings, load
+from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.settings import EcgbatchError, Settings, load
 
 if TYPE_CHECKING:
-    from db.engine import Database
-    from db.jobs import Progress
-    from models.registry import Model
+    from ecgbatch.db.engine import Database
+    from ecgbatch.db.jobs import Progress
+    from ecgbatch.models.weights.registry import Model
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 FINISHED_WITH_FAILURES = 3
@@ -98,8 +98,8 @@ def _add_archive_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    from db import chunks
-    from producer.run import embedded_redis, follow, workers
+    from ecgbatch.db import chunks
+    from ecgbatch.producer.run import embedded_redis, follow, workers
 
     given = _settings(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
@@ -134,8 +134,8 @@ def run_enqueue(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    from db import jobs
-    from producer.run import follow
+    from ecgbatch.db import jobs
+    from ecgbatch.producer.run import follow
 
     database = _database(load())
     if args.watch:
@@ -151,7 +151,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def run_failures(args: argparse.Namespace) -> int:
-    from db import jobs
+    from ecgbatch.db import jobs
 
     database = _database(load())
     _progress(database, args.job)
@@ -162,9 +162,9 @@ def run_failures(args: argparse.Namespace) -> int:
 
 
 def run_retry(args: argparse.Namespace) -> int:
-    from db import jobs
-    from worker.app import connected_app
-    from worker.queue import fill_queues
+    from ecgbatch.db import jobs
+    from ecgbatch.worker.app import connected_app
+    from ecgbatch.worker.queue import fill_queues
 
     settings = load()
     database = _database(settings)
@@ -178,7 +178,7 @@ def run_retry(args: argparse.Namespace) -> int:
 
 
 def run_cancel(args: argparse.Namespace) -> int:
-    from db import jobs
+    from ecgbatch.db import jobs
 
     database = _database(load())
     _progress(database, args.job)
@@ -197,7 +197,7 @@ def _archive(args: argparse.Namespace) -> Iterator[Path]:
     if args.archive is not None:
         yield _existing(args.archive)
         return
-    from producer.synthetic import write_archive
+    from ecgbatch.records.synthetic import write_archive
 
     root = Path("synthetic").resolve()
     if not root.exists():
@@ -220,14 +220,14 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _database(settings: Settings) -> "Database":
-    from db.migrate import open_database
+    from ecgbatch.db.migrate import open_database
 
     return open_database(settings.database_url)
 
 
 def _prepare(settings: Settings) -> "tuple[Database, Model]":
     """The database and the model."""
-    from models import registry
+    from ecgbatch.models.weights import registry
 
     model = registry.find(settings.model)
     return _database(settings), model
@@ -235,11 +235,11 @@ def _prepare(settings: Settings) -> "tuple[Database, Model]":
 
 def _enqueue(args: argparse.Namespace, settings: Settings, database: "Database", model: "Model", root: Path) -> int:
     """Makes or continues the job and says what it holds; returns its id."""
-    from db.schema import Priority
-    from producer.archive import find_records
-    from producer.enqueue import add_records, open_job
-    from producer.progress import ProgressLine
-    from worker.app import connected_app
+    from ecgbatch.db.schema import Priority
+    from ecgbatch.producer.enqueue import add_records, open_job
+    from ecgbatch.producer.progress import ProgressLine
+    from ecgbatch.records.archive import find_records
+    from ecgbatch.worker.app import connected_app
 
     records = find_records(root, args.manifest, args.rate)
     records = chain([next(records)], records)  # an archive without records makes no job
@@ -259,7 +259,7 @@ def _enqueue(args: argparse.Namespace, settings: Settings, database: "Database",
 
 
 def _progress(database: "Database", job_id: int) -> "Progress":
-    from db import jobs
+    from ecgbatch.db import jobs
 
     with database.read() as connection:
         [progress] = jobs.progress(connection, job_id)
@@ -267,7 +267,7 @@ def _progress(database: "Database", job_id: int) -> "Progress":
 
 
 def _newest_job(database: "Database") -> int:
-    from db import jobs
+    from ecgbatch.db import jobs
 
     with database.read() as connection:
         known = jobs.progress(connection)
@@ -277,7 +277,7 @@ def _newest_job(database: "Database") -> int:
 
 
 def _summarise(database: "Database", progress: "Progress") -> None:
-    from db import jobs
+    from ecgbatch.db import jobs
 
     with database.read() as connection:
         superclasses = jobs.superclasses(connection, progress.job_id)

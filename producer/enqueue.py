@@ -7,13 +7,13 @@ from pathlib import Path
 from celery import Celery
 from sqlalchemy.engine import Connection
 
-from db import jobs
-from db.engine import Database
-from db.schema import Priority
-from models.registry import Model
-from producer.archive import ArchiveRecord
-from settings import Settings
-from worker.queue import fill_queues
+from ecgbatch.db import jobs
+from ecgbatch.db.engine import Database
+from ecgbatch.db.schema import Priority
+from ecgbatch.models.weights.registry import Model
+from ecgbatch.records.archive import ArchiveRecord
+from ecgbatch.settings import Settings
+from ecgbatch.worker.queue import fill_queues
 
 CHUNKS_PER_TRANSACTION = 16
 SMALLEST_CHUNK = 8

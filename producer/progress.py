@@ -3,7 +3,7 @@
 import sys
 import time
 
-from db.jobs import Progress
+from ecgbatch.db.jobs import Progress
 
 LINE_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from celery.platforms import set_pdeathsig
 
-from db import chunks, jobs
-from db.engine import OUTAGE_SECONDS, Database, DatabaseAway
-from db.jobs import Progress
-from producer.progress import ProgressLine, Rate, in_words
-from settings import EcgbatchError, Settings, variable
+from ecgbatch.db import chunks, jobs
+from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
+from ecgbatch.db.jobs import Progress
+from ecgbatch.producer.progress import ProgressLine, Rate, in_words
+from ecgbatch.settings import EcgbatchError, Settings, variable
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 60

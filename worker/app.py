@@ -5,8 +5,8 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from db.schema import Priority
-from settings import EcgbatchError, Settings
+from ecgbatch.db.schema import Priority
+from ecgbatch.settings import EcgbatchError, Settings
 
 TASK = "ecgbatch.score"
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
@@ -16,7 +16,7 @@ QUEUES = {priority: QUEUE_PREFIX + priority for priority in (Priority.HIGH, Prio
 
 def make_app(settings: Settings) -> Celery:
     """The Celery app of these settings; it connects when it is first used."""
-    app = Celery("ecgbatch", broker=settings.redis_url, include=["worker.tasks"])
+    app = Celery("ecgbatch", broker=settings.redis_url, include=["ecgbatch.worker.tasks"])
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

@@ -6,11 +6,11 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from output import print_rows
-from settings import EcgbatchError, Settings, load, variable
+from ecgbatch.printing import print_rows
+from ecgbatch.settings import EcgbatchError, Settings, load, variable
 
 if TYPE_CHECKING:
-    from models.registry import Model
+    from ecgbatch.models.weights.registry import Model
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,10 +56,10 @@ def run_worker(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             os.environ[variable(name)] = str(getattr(args, name))  # the processes load their settings themselves
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process is one line of work; set before numpy comes
-    from db.migrate import open_database
-    from models import registry
-    from worker import tasks
-    from worker.app import connected_app
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.models.weights import registry
+    from ecgbatch.worker import tasks
+    from ecgbatch.worker.app import connected_app
 
     settings = load()
     open_database(settings.database_url)
@@ -80,8 +80,8 @@ def run_worker(args: argparse.Namespace) -> int:
 
 def _suggested_processes(settings: Settings, model: "Model") -> int:
     """What `ecgbatch model bench` found best on this machine; else one per core, or one for a GPU."""
-    from models import bench
-    from models.scorer import choose_kernel
+    from ecgbatch.models import bench
+    from ecgbatch.models.scorer import choose_kernel
 
     kernel = choose_kernel(model.config, settings.device, settings.kernel)
     if suggested := bench.suggestion(model.fingerprint, settings.device, kernel):
@@ -90,7 +90,7 @@ def _suggested_processes(settings: Settings, model: "Model") -> int:
 
 
 def run_flower(args: argparse.Namespace) -> int:
-    from worker.app import connected_app
+    from ecgbatch.worker.app import connected_app
 
     settings = load()
     app = connected_app(settings)
@@ -110,9 +110,9 @@ def run_flower(args: argparse.Namespace) -> int:
 
 
 def run_reconcile(args: argparse.Namespace) -> int:
-    from db.migrate import open_database
-    from worker.app import connected_app
-    from worker.queue import reconcile
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.worker.app import connected_app
+    from ecgbatch.worker.queue import reconcile
 
     settings = load()
     database = open_database(settings.database_url)
@@ -122,7 +122,7 @@ def run_reconcile(args: argparse.Namespace) -> int:
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    from worker.doctor import Finding, examine
+    from ecgbatch.worker.doctor import Finding, examine
 
     findings = examine(load())
     print_rows(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
 
-from settings import EcgbatchError, Settings
+from ecgbatch.settings import EcgbatchError, Settings
 
 PACKAGES = ("celery", "redis", "torch", "numpy", "wfdb", "sqlalchemy", "flower")
 
@@ -40,13 +40,13 @@ def _examine(what: str, check: Callable[[Settings], str], settings: Settings) ->
 
 
 def _database(settings: Settings) -> str:
-    from db.migrate import newest_revision, open_database
+    from ecgbatch.db.migrate import newest_revision, open_database
 
     return f"{open_database(settings.database_url)}, schema {newest_revision()}"
 
 
 def _redis(settings: Settings) -> str:
-    from worker.app import connected_app, safe_url
+    from ecgbatch.worker.app import connected_app, safe_url
 
     if settings.redis_url is None:
         return "not set: `run` starts its own; `enqueue`, `worker` and `flower` need ECGBATCH_REDIS_URL"
@@ -55,14 +55,14 @@ def _redis(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    from models import registry
+    from ecgbatch.models.weights import registry
 
     model = registry.find(settings.model)
     return f"{model.name} {model.version}, fingerprint {model.fingerprint[:12]}"
 
 
 def _kernel(settings: Settings) -> str:
-    from models import compiled
+    from ecgbatch.models.kernels import compiled
 
     if settings.kernel == "torch" or settings.device != "cpu":
         return "plain torch, as set"
@@ -74,7 +74,7 @@ def _kernel(settings: Settings) -> str:
 
 
 def _reading(settings: Settings) -> str:
-    from worker import reading
+    from ecgbatch.records.formats import wfdb as reading
 
     if reading.compiled():
         return "compiled, for plain records: twelve leads in order, 100 Hz, format 16"
@@ -82,7 +82,7 @@ def _reading(settings: Settings) -> str:
 
 
 def _device(settings: Settings) -> str:
-    from models import bench
+    from ecgbatch.models import bench
 
     if settings.device == "cpu":
         return f"cpu, {bench.cores()} cores"

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
-from db import chunks
-from db.chunks import Claim, LeaseLost
-from db.engine import Database
+from ecgbatch.db import chunks
+from ecgbatch.db.chunks import Claim, LeaseLost
+from ecgbatch.db.engine import Database
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ from typing import Any
 
 from celery import Celery
 
-from db import chunks
-from db.chunks import Record, WaitingChunk
-from db.engine import Database
-from db.schema import Priority
-from worker.app import QUEUES, TASK
+from ecgbatch.db import chunks
+from ecgbatch.db.chunks import Record, WaitingChunk
+from ecgbatch.db.engine import Database
+from ecgbatch.db.schema import Priority
+from ecgbatch.worker.app import QUEUES, TASK
 
 
 def to_message(chunk: WaitingChunk) -> dict[str, Any]:

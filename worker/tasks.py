@@ -12,14 +12,14 @@ from billiard import active_children
 from celery import Celery, Task, current_app, shared_task
 from celery.signals import task_failure, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from db import chunks
-from db.engine import OUTAGE_SECONDS, Database
-from db.schema import Priority
-from models import registry
-from settings import EcgbatchError, Settings, load
-from worker.app import QUEUE_PREFIX, REDIS_ERRORS, TASK
-from worker.queue import fill_queue, from_message, reconcile
-from worker.scoring import ScoringProcess
+from ecgbatch.db import chunks
+from ecgbatch.db.engine import OUTAGE_SECONDS, Database
+from ecgbatch.db.schema import Priority
+from ecgbatch.models.weights import registry
+from ecgbatch.settings import EcgbatchError, Settings, load
+from ecgbatch.worker.app import QUEUE_PREFIX, REDIS_ERRORS, TASK
+from ecgbatch.worker.pipeline import ScoringProcess
+from ecgbatch.worker.queue import fill_queue, from_message, reconcile
 
 log = logging.getLogger(__name__)
 

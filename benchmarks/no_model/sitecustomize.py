@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-import worker.scoring
-from db.chunks import Record
-from models.scorer import BATCH_SIZES
+import ecgbatch.worker.pipeline
+from ecgbatch.db.chunks import Record
+from ecgbatch.models.scorer import BATCH_SIZES
 
 DIGEST = "0" * 64
 
@@ -30,11 +30,13 @@ class NoModel:
         return np.full((len(cleaned), 5), 0.5, np.float32)
 
 
-def read_batch(scorer: NoModel, root: Path, records: Sequence[Record]) -> worker.scoring.Batch:
+def read_batch(scorer: NoModel, root: Path, records: Sequence[Record]) -> ecgbatch.worker.pipeline.Batch:
     """The rows of records whose signals are empty."""
     rows = [{"recording_id": record.id, "input_sha256": DIGEST, "flags": ""} for record in records]
-    return worker.scoring.Batch(np.empty((len(rows), 0), np.float32), np.empty((len(rows), 2), np.float32), rows, [])
+    return ecgbatch.worker.pipeline.Batch(
+        np.empty((len(rows), 0), np.float32), np.empty((len(rows), 2), np.float32), rows, []
+    )
 
 
-worker.scoring.Scorer = NoModel  # type: ignore[assignment,misc]
-worker.scoring.read_batch = read_batch  # type: ignore[assignment]
+ecgbatch.worker.pipeline.Scorer = NoModel  # type: ignore[assignment,misc]
+ecgbatch.worker.pipeline.read_batch = read_batch  # type: ignore[assignment]

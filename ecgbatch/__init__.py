@@ -1,0 +1,1 @@
+"""Scores archives of twelve-lead ECG recordings with a parallel xLSTM, in the background."""

@@ -1,0 +1,194 @@
+"""How well a model's probabilities fit the labels of records: overall, per superclass, per age group and sex.
+
+Arrays go in, figures come out, each with its 95 % bootstrap interval: records are drawn with replacement, as many as
+there are, and the interval is from the 2.5th to the 97.5th percentile of the figure over the draws (Efron &
+Tibshirani 1993, chapter 13). The draws follow from a fixed seed, so the same input gives the same digits.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgbatch.models.config import LABELS
+from ecgbatch.models.evaluation import metrics
+from ecgbatch.models.evaluation.labels import LabelledRecord
+from ecgbatch.models.evaluation.metrics import Numbers, Probabilities
+
+METRICS = ("auc", "average_precision", "f1", "precision", "recall", "calibration_error")
+ROWS = (*LABELS, "macro", "micro")
+RESAMPLES = 1000
+SEED = 0
+DIGITS = 4
+AT_ONCE = 200_000
+"""Records drawn at once: few enough for the processor's cache."""
+
+AGE_GROUPS = {"<40": 40.0, "40-59": 60.0, "60-79": 80.0, ">=80": math.inf}
+"""Age groups and the age, in years, below which they end."""
+
+SEXES: dict[float | None, str] = {0: "male", 1: "female"}
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % interval; None for what the records do not tell."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        return "" if self.value is None else f"{self.value:.{DIGITS}f} ({self.low:.{DIGITS}f}-{self.high:.{DIGITS}f})"
+
+
+Figures = dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records of one age group or sex, and the macro averages over them."""
+
+    by: str
+    name: str
+    records: int
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`figures` has a row per superclass, one of their means (macro) and one of all their decisions pooled (micro).
+
+    Precision, recall and F1 are at the `thresholds`. `exact_match` is the share of records with all five
+    superclasses decided as they are labelled.
+    """
+
+    records: int
+    positives: dict[str, int]
+    thresholds: dict[str, float]
+    exact_match: Estimate
+    figures: dict[str, Figures]
+    groups: list[Group]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        values = asdict(self)
+        values["exact_match"] = self.exact_match._asdict()
+        values["figures"] = {row: _as_dicts(figures) for row, figures in self.figures.items()}
+        values["groups"] = [vars(group) | {"figures": _as_dicts(group.figures)} for group in self.groups]
+        return values | {"resamples": RESAMPLES, "seed": SEED}
+
+
+def evaluate(
+    records: Sequence[LabelledRecord], probabilities: Probabilities, thresholds: Mapping[str, float]
+) -> Evaluation:
+    """Compares the records' labels with their probabilities, (R, 5) in the order of LABELS; R is not 0."""
+    labels = labels_of(records)
+    values: Numbers = probabilities.astype(np.float64)
+    found = values >= [thresholds[name] for name in LABELS]
+    overall = np.concatenate([_overall(labels, values, found, counts) for counts in _draws(len(records))])
+    exact = np.concatenate([_exact_match(labels, found, counts) for counts in _draws(len(records))])
+    groups = []
+    for by, name, chosen in _groups(records):
+        part = labels[chosen], values[chosen], found[chosen]
+        macro = np.concatenate([_per_superclass(*part, counts).mean(axis=1) for counts in _draws(int(chosen.sum()))])
+        groups.append(Group(by, name, int(chosen.sum()), _figures(macro)))
+    return Evaluation(
+        records=len(records),
+        positives=dict(zip(LABELS, labels.sum(axis=0).tolist(), strict=True)),
+        thresholds={name: thresholds[name] for name in LABELS},
+        exact_match=_estimate(exact),
+        figures={row: _figures(overall[:, at]) for at, row in enumerate(ROWS)},
+        groups=groups,
+    )
+
+
+def labels_of(records: Sequence[LabelledRecord]) -> NDArray[np.int64]:
+    """The records' labels, (R, 5)."""
+    return np.array([record.labels for record in records], np.int64)
+
+
+def _overall(labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers) -> Numbers:
+    """(R, 5) each and (B, R) -> (B, ROWS, METRICS)."""
+    superclasses = _per_superclass(labels, probabilities, found, counts)
+    micro = _metrics(labels.ravel(), probabilities.ravel(), found.ravel(), counts.repeat(len(LABELS), axis=1))
+    return np.concatenate([superclasses, superclasses.mean(axis=1, keepdims=True), micro[:, np.newaxis]], axis=1)
+
+
+def _per_superclass(
+    labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers
+) -> Numbers:
+    """(R, 5) each and (B, R) -> (B, 5, METRICS)."""
+    columns = zip(labels.T, probabilities.T, found.T, strict=True)
+    return np.stack([_metrics(*column, counts) for column in columns], axis=1)
+
+
+def _metrics(labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers) -> Numbers:
+    """(R,) each and (B, R) -> (B, METRICS)."""
+    decided = metrics.confusion(labels, found, counts)
+    return np.stack(
+        [
+            metrics.roc_auc(labels, probabilities, counts),
+            metrics.average_precision(labels, probabilities, counts),
+            decided.f1,
+            decided.precision,
+            decided.recall,
+            metrics.expected_calibration_error(labels, probabilities, counts),
+        ],
+        axis=1,
+    )
+
+
+def _exact_match(labels: NDArray[np.int64], found: NDArray[np.bool_], counts: Numbers) -> Numbers:
+    exact: Numbers = counts @ (labels == found).all(axis=1).astype(np.float64) / len(labels)
+    return exact
+
+
+def _draws(records: int) -> Iterator[Numbers]:
+    """How often each record counts, (B, R) at a time: first each once, then as drawn."""
+    rng = np.random.default_rng(SEED)
+    yield np.ones((1, records))
+    left = RESAMPLES
+    while left:
+        size = min(left, max(1, AT_ONCE // records))
+        drawn = rng.integers(records, size=(size, records)) + records * np.arange(size)[:, np.newaxis]
+        yield np.bincount(drawn.ravel(), minlength=size * records).reshape(size, records).astype(np.float64)
+        left -= size
+
+
+def _figures(values: Numbers) -> Figures:
+    """(1 + RESAMPLES, METRICS) -> a figure of each metric."""
+    return {metric: _estimate(values[:, at]) for at, metric in enumerate(METRICS)}
+
+
+def _estimate(values: Numbers) -> Estimate:
+    """The figure comes first; draws that cannot tell it, for lack of positives or negatives, are left out."""
+    value, draws = values[0], values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(value) or not len(draws):
+        return Estimate(None, None, None)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(*(round(float(each), DIGITS) for each in (value, low, high)))
+
+
+def _groups(records: Sequence[LabelledRecord]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """The groups that have records: by what, name, and which records (R,) they are."""
+    ages = [_age_group(record.age) for record in records]
+    sexes = [SEXES.get(record.sex, "unknown") for record in records]
+    for by, names, order in (
+        ("age", ages, (*AGE_GROUPS, "unknown")),
+        ("sex", sexes, (*SEXES.values(), "unknown")),
+    ):
+        for name in order:
+            chosen = np.array(names) == name
+            if chosen.any():
+                yield by, name, chosen
+
+
+def _age_group(age: float | None) -> str:
+    below = (name for name, end in AGE_GROUPS.items() if age is not None and age < end)
+    return next(below, "unknown")
+
+
+def _as_dicts(figures: Figures) -> dict[str, dict[str, float | None]]:
+    return {metric: figure._asdict() for metric, figure in figures.items()}

@@ -1,0 +1,403 @@
+"""The network as an ONNX graph of standard operators, streaming over time as `models.network` does.
+
+An operator Scan runs over chunks of time steps, which pass through all layers; in it another one runs the sLSTM step
+by step. Formulas and shapes are those of `models.network`: B records, L time steps of a chunk, D embedding, I inner
+width of the mLSTM, N heads, d width of a head. One file serves any B.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from ecgbatch.models.config import LABELS, METADATA_DIM, QKV_BLOCK
+from ecgbatch.models.kernels.cuda import WholeSequence
+from ecgbatch.models.network import (
+    MLSTM,
+    MLSTM_EPS,
+    NORM_EPS,
+    SLSTM,
+    CausalConv,
+    FeedForward,
+    MLSTMBlock,
+    Norm,
+    SLSTMBlock,
+)
+from ecgbatch.models.preprocessing import STD_EPS, Normalization, filter_matrix
+from ecgbatch.models.weights.registry import Weights
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+
+OPSET, IR_VERSION = 20, 9  # of 2023, the first with Gelu
+MOST_IN_CHUNK = 50  # time steps
+FEWEST_INPUTS = 8  # of a matrix in eight bits: below that the scales take more than is saved
+GATES = ".mlstm_cell."  # the mLSTM's gates are folded with other weights, and few: they stay float32
+BATCH = "batch"
+
+Shape = tuple[int | str, ...]
+"""Sizes, of which one may be BATCH."""
+
+
+@dataclass
+class Carried:
+    """What a loop carries from one turn to the next."""
+
+    start: str
+    shape: Shape
+    following: str = ""
+
+
+@dataclass
+class Scope:
+    """The nodes of the main graph or of a loop's body."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    carried: dict[str, Carried] = field(default_factory=dict)
+
+
+class Graph:
+    """Nodes and constants, added one by one; what a method returns is the name of its output.
+
+    With `int8`, matrices are stored as eight-bit numbers with a scale for each output channel.
+    """
+
+    def __init__(self, int8: bool) -> None:
+        self.int8 = int8
+        self.scopes = [Scope()]
+        self.constants: dict[tuple[Any, ...], TensorProto] = {}
+        self._numbers = count()
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        return self.ops(kind, *inputs, outputs=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        names = [self._name(kind) for _ in range(outputs)]
+        self.scopes[-1].nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        array = np.array(value.detach().numpy() if isinstance(value, Tensor) else value, dtype, order="C")
+        key = dtype, array.shape, array.tobytes()
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(array, self._name("constant"))
+        return self.constants[key].name
+
+    def matrix(self, weight: Tensor) -> str:
+        """A constant (..., in, out) to multiply by from the right."""
+        if not self.int8 or weight.shape[-2] < FEWEST_INPUTS:
+            return self.constant(weight)
+        numbers, scale = quantized(weight.detach().numpy(), axis=-2)
+        with self.outside():  # for DequantizeLinear, ONNX Runtime would round the other factor to eight bits as well
+            floats = self.op("Cast", self.constant(numbers, np.int8), to=TensorProto.FLOAT)
+            return self.op("Mul", floats, self.constant(scale))
+
+    def reshape(self, x: str, *shape: int) -> str:
+        return self.op("Reshape", x, self.constant(shape, np.int64))
+
+    def transpose(self, x: str, *axes: int) -> str:
+        return self.op("Transpose", x, perm=axes)
+
+    def split(self, x: str, *sizes: int, axis: int = -1) -> list[str]:
+        return self.ops("Split", x, self.constant(sizes, np.int64), outputs=len(sizes), axis=axis)
+
+    def silu(self, x: str) -> str:
+        return self.op("Mul", x, self.op("Sigmoid", x))
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """What is added within is computed once, before all loops."""
+        scopes, self.scopes = self.scopes, self.scopes[:1]
+        yield
+        self.scopes = scopes
+
+    def scan(self, body: Callable[[str], str | None], sequence: str, given: Shape, axis: int = 0) -> list[str]:
+        """Runs `body` over an axis of the sequence.
+
+        Gives all that was `carried` as it is in the end and, if `given` has sizes, what `body` returned, stacked on
+        axis 0.
+        """
+        self.scopes.append(Scope())
+        part = self._name("part")
+        result = body(part)
+        results = [] if result is None else [self.op("Identity", result)]  # a name may not be put out twice
+        scope = self.scopes.pop()
+        carried = scope.carried.values()
+        inputs = [_floats(name, each.shape) for name, each in scope.carried.items()] + [_floats(part, None)]
+        outputs = [_floats(each.following, each.shape) for each in carried] + [_floats(name, given) for name in results]
+        loop = helper.make_graph(scope.nodes, "loop", inputs, outputs)
+        start = [each.start for each in carried]
+        attributes = {"body": loop, "num_scan_inputs": 1, "scan_input_axes": [axis]}
+        return self.ops("Scan", *start, sequence, outputs=len(outputs), **attributes)
+
+    def carried(self, start: float | str, shape: Shape) -> str:
+        """Inside the body of a loop: what `carry` set in the turn before, at first `start`."""
+        name = self._name("carried")
+        if not isinstance(start, str):
+            start = self._filled(start, shape)
+        self.scopes[-1].carried[name] = Carried(start, shape)
+        return name
+
+    def carry(self, name: str, following: str) -> None:
+        self.scopes[-1].carried[name].following = following
+
+    def _filled(self, value: float, shape: Shape) -> str:
+        with self.outside():
+            batch = self.op("Shape", "signal", start=0, end=1)
+            sizes = [batch if size == BATCH else self.constant([size], np.int64) for size in shape]
+            fill = numpy_helper.from_array(np.array([value], np.float32))
+            return self.op("ConstantOfShape", self.op("Concat", *sizes, axis=0), value=fill)
+
+    def _name(self, kind: str) -> str:
+        return f"{kind.lower()}_{next(self._numbers)}"
+
+
+def _floats(name: str, shape: Shape | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def quantized(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Whole numbers within ±127 and the scale that gives back the weight, one for all that lies along `axis`."""
+    largest = np.abs(weight).max(axis, keepdims=True)
+    scale = np.maximum(largest / 127, np.finfo(np.float32).tiny)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def rounded(weights: Weights) -> Weights:
+    """The weights that a graph with `int8` computes with."""
+    matrices = {
+        key
+        for key, value in weights.items()
+        if value.ndim > 1 and value.shape[-1] >= FEWEST_INPUTS and GATES not in key
+    }
+    return {key: dequantized(value) if key in matrices else value for key, value in weights.items()}
+
+
+def dequantized(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    numbers, scale = quantized(weight, axis=-1)
+    return numbers * scale
+
+
+# --- The network ------------------------------------------------------------------------------------------------------
+
+
+def onnx_model(
+    network: WholeSequence, normalization: Normalization | None, int8: bool, about: dict[str, Any]
+) -> onnx.ModelProto:
+    """The whole model: `signal` (B, 1000, 12) and `metadata` (B, 2) -> `probabilities` (B, 5), all float32.
+
+    The signal is cleaned already or, when there is a normalisation to clean it by, in mV at 100 Hz. `about` goes into
+    the file's metadata.
+    """
+    g = Graph(int8)
+    x = g.transpose("signal", 1, 0, 2)  # (1000, B, 12)
+    if normalization is not None:
+        x = cleaned(g, x, normalization)
+    pooled = streamed(g, network, x)
+    seen = g.op("Relu", linear(g, "metadata", network.metadata_net[0]))
+    y = g.op("Concat", *pooled, seen, axis=-1)
+    y = g.op("Relu", linear(g, y, network.classifier[0]))
+    y = g.op("Relu", linear(g, y, network.classifier[3]))
+    logits = linear(g, y, network.classifier[6])
+    g.scopes[0].nodes.append(helper.make_node("Sigmoid", [logits], ["probabilities"]))
+
+    shapes = {"signal": (SAMPLES, len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (len(LABELS),)}
+    *inputs, output = (_floats(name, (BATCH, *shape)) for name, shape in shapes.items())
+    graph = helper.make_graph(g.scopes[0].nodes, "ecgbatch", inputs, [output], [*g.constants.values()])
+    opsets = [helper.make_opsetid("", OPSET)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ecgbatch")
+    helper.set_model_props(made, {key: json.dumps(value) for key, value in about.items()})
+    return made
+
+
+def cleaned(g: Graph, x: str, normalization: Normalization) -> str:
+    """(1000, B, 12) in mV -> the same shape, filtered and normalised; see `models.preprocessing.clean`."""
+    by_time = g.op("Cast", g.reshape(x, SAMPLES, -1), to=TensorProto.DOUBLE)
+    filtered = g.op("Cast", g.op("MatMul", g.constant(filter_matrix(), np.float64), by_time), to=TensorProto.FLOAT)
+    centred = g.op("Sub", g.reshape(filtered, SAMPLES, -1, len(LEADS)), g.constant(normalization.mean))
+    return g.op("Div", centred, g.constant(normalization.std + STD_EPS))
+
+
+def streamed(g: Graph, network: WholeSequence, x: str) -> list[str]:
+    """(1000, B, 12) -> mean and maximum over time of the fused branches, (B, D) each."""
+    config = network.config
+    steps = SAMPLES // config.patch
+    length = max(size for size in range(1, MOST_IN_CHUNK + 1) if steps % size == 0)
+    patches = g.transpose(g.reshape(x, steps, config.patch, -1, len(LEADS)), 0, 2, 1, 3)
+    chunks = g.reshape(patches, steps // length, length, -1, config.inputs)
+    norm = network.embedding_norm
+
+    def advance(chunk: str) -> None:
+        total = g.carried(0.0, (BATCH, config.embedding_dim))
+        highest = g.carried(-math.inf, (BATCH, config.embedding_dim))
+        x = linear(g, chunk, network.embedding)
+        x = g.op("LayerNormalization", x, g.constant(norm.weight), g.constant(norm.bias), axis=-1, epsilon=NORM_EPS)
+        x = g.op("Relu", x)
+        for slstm_branch, mlstm_branch in network.levels():
+            left = right = x
+            for one in cast(Iterable[SLSTMBlock], slstm_branch.blocks):
+                left = g.op("Add", left, slstm(g, one.xlstm, normed(g, left, one.xlstm_norm), length))
+                left = g.op("Add", left, feed_forward(g, one.ffn, normed(g, left, one.ffn_norm)))
+            for other in cast(Iterable[MLSTMBlock], mlstm_branch.blocks):
+                right = g.op("Add", right, mlstm(g, other.xlstm, normed(g, right, other.xlstm_norm), length))
+            left = normed(g, left, slstm_branch.post_blocks_norm)
+            right = normed(g, right, mlstm_branch.post_blocks_norm)
+            x = g.op("Mul", g.op("Add", left, right), g.constant(0.5))
+        time = g.constant([0], np.int64)
+        g.carry(total, g.op("Add", total, g.op("ReduceSum", x, time, keepdims=0)))
+        g.carry(highest, g.op("Max", highest, g.op("ReduceMax", x, time, keepdims=0)))
+
+    total, highest, *_ = g.scan(advance, chunks, ())
+    return [g.op("Div", total, g.constant(steps)), highest]
+
+
+def linear(g: Graph, x: str, layer: nn.Module) -> str:
+    weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
+    return g.op("Add", g.op("MatMul", x, g.matrix(weight.t())), g.constant(bias))
+
+
+def normed(g: Graph, x: str, norm: Norm) -> str:
+    return g.op("LayerNormalization", x, g.constant(1 + norm.weight), axis=-1, epsilon=NORM_EPS)
+
+
+def normed_headwise(g: Graph, x: str, norm: Norm, heads: int) -> str:
+    """(..., N, d), each head normalised by itself, times the weights (N, d)."""
+    weight = 1 + norm.weight.view(heads, -1)
+    alone = g.op("LayerNormalization", x, g.constant(np.ones(weight.shape[1])), axis=-1, epsilon=NORM_EPS)
+    return g.op("Mul", alone, g.constant(weight))
+
+
+def causal_conv(g: Graph, x: str, conv: CausalConv, length: int) -> str:
+    """(L, B, D) -> (L, B, D), each channel by itself over the last four steps."""
+    taps = conv.conv.weight.squeeze(1).t()  # (4, D)
+    late, dim = len(taps) - 1, taps.shape[1]
+    past = g.carried(0.0, (late, BATCH, dim))
+    seen = g.op("Concat", past, x, axis=0)
+    starts = [g.constant([step], np.int64) for step in range(late + 1)]
+    ends = [g.constant([step + length], np.int64) for step in range(late + 1)]
+    g.carry(past, g.op("Slice", seen, g.constant([length], np.int64), ends[-1], starts[0]))
+    y = g.constant(cast(Tensor, conv.conv.bias))
+    for tap, start, end in zip(taps, starts, ends, strict=True):
+        y = g.op("Add", g.op("Mul", g.op("Slice", seen, start, end, starts[0]), g.constant(tap)), y)
+    return y
+
+
+def slstm(g: Graph, layer: SLSTM, x: str, length: int) -> str:
+    """(L, B, D) -> (L, B, D). The forget gate is negated, for -log f = softplus(-f)."""
+    heads, four, dim = layer.slstm_cell._recurrent_kernel_.shape
+    sign = torch.tensor([1.0, -1.0, 1.0, 1.0]).repeat_interleave(dim)
+    kernel = g.matrix(layer.slstm_cell._recurrent_kernel_.transpose(1, 2) * sign)  # (N, d, 4d)
+    bias = g.constant(layer.slstm_cell._bias_.view(4, heads, dim).transpose(0, 1).reshape(heads, 1, four) * sign)
+    # fgate feeds the input gate and igate the forget gate, as the published layer does
+    weight_if = torch.cat([layer.fgate.weight, -layer.igate.weight], dim=1).transpose(1, 2)  # (N, d, 2d)
+    weight_zo = torch.cat([layer.zgate.weight, layer.ogate.weight], dim=1).transpose(1, 2)
+
+    def product(x: str, weight: Tensor) -> str:  # (L, B, D) -> (N, L * B, 2d)
+        by_head = g.transpose(g.reshape(x, length, -1, heads, dim), 2, 0, 1, 3)
+        return g.op("MatMul", g.reshape(by_head, heads, -1, dim), g.matrix(weight))
+
+    products = [product(g.silu(causal_conv(g, x, layer.conv1d, length)), weight_if), product(x, weight_zo)]
+    gates = g.reshape(g.op("Add", g.op("Concat", *products, axis=-1), bias), heads, length, -1, four)
+    shape: Shape = (heads, BATCH, dim)
+    between_chunks = [g.carried(start, shape) for start in (0.0, 0.0, -math.inf)]
+
+    def step(gates: str) -> str:
+        """`models.network.slstm_scan`, but that hidden and cell are not halved: (N, B, 4d) -> (N, B, d)."""
+        h, c, n = before = [g.carried(each, shape) for each in between_chunks]
+        i, f, z, o = g.split(g.op("Add", gates, g.op("MatMul", h, kernel)), dim, dim, dim, dim)
+        known = g.op("Sub", g.op("Sub", n, g.op("Softplus", f)), i)  # less the logarithm of what is new
+        z = g.op("Tanh", z)
+        c = g.op("Add", z, g.op("Mul", g.op("Sigmoid", known), g.op("Sub", c, z)))
+        n = g.op("Add", i, g.op("Softplus", known))
+        h = g.op("Mul", g.op("Sigmoid", o), c)
+        for each, following in zip(before, (h, c, n), strict=True):
+            g.carry(each, following)
+        return h
+
+    *after, hidden = g.scan(step, gates, shape, axis=1)  # (L, N, B, d)
+    for each, following in zip(between_chunks, after, strict=True):
+        g.carry(each, following)
+    by_head = normed_headwise(g, g.transpose(hidden, 0, 2, 1, 3), layer.group_norm, heads)
+    return g.reshape(by_head, length, -1, heads * dim)
+
+
+def feed_forward(g: Graph, layer: FeedForward, x: str) -> str:
+    up = g.op("MatMul", x, g.matrix(layer.proj_up.weight.t()))
+    width = layer.proj_down.weight.shape[1]
+    gate, value = g.split(up, width, width)
+    return g.op("MatMul", g.op("Mul", g.op("Gelu", gate), value), g.matrix(layer.proj_down.weight.t()))
+
+
+def mlstm(g: Graph, layer: MLSTM, x: str, length: int) -> str:
+    """(L, B, D) -> (L, B, D), with the weights of q folded into those of k and of the gates, as in `MLSTM.stream`."""
+    heads, inner = layer.heads, len(layer.learnable_skip)
+    dim = inner // heads
+    wq, wk, wv = layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight  # (I / 4, 4, 4)
+    gate_conv, gate_input, gate_bias = layer.mlstm_cell.folded(wq, wk, wv)
+
+    inputs, gate = g.split(g.op("MatMul", x, g.matrix(layer.proj_up.weight.t())), inner, inner)
+    conv = g.silu(causal_conv(g, inputs, layer.conv1d, length))
+
+    def split(x: str) -> str:  # (L, B, I) -> (B, N, L, d)
+        return g.transpose(g.reshape(x, length, -1, heads, dim), 1, 2, 0, 3)
+
+    q = split(conv)
+    k = g.op("MatMul", q, block_diagonal(g, wq.transpose(1, 2) @ wk / math.sqrt(dim), heads))
+    v = g.op("MatMul", split(inputs), block_diagonal(g, wv, heads))
+    products = [g.op("MatMul", of, g.constant(weight.t())) for of, weight in ((conv, gate_conv), (inputs, gate_input))]
+    gates = g.op("Add", g.op("Add", *products), g.constant(gate_bias.t()))  # (L, B, 2N)
+    i, f = g.split(g.transpose(g.reshape(gates, length, -1, 2 * heads, 1), 1, 2, 0, 3), heads, heads, axis=1)
+
+    h = g.transpose(mlstm_chunk(g, q, k, v, i, f, (heads, length, dim)), 2, 0, 1, 3)  # (L, B, N, d)
+    h = g.reshape(normed_headwise(g, h, layer.mlstm_cell.outnorm, heads), length, -1, inner)
+    h = g.op("Add", h, g.op("Mul", g.constant(layer.learnable_skip), conv))
+    return g.op("MatMul", g.op("Mul", h, g.silu(gate)), g.matrix(layer.proj_down.weight.t()))
+
+
+def mlstm_chunk(g: Graph, q: str, k: str, v: str, i: str, f: str, sizes: tuple[int, int, int]) -> str:
+    """q, k, v (B, N, L, d), gates i, f (B, N, L, 1) -> h (B, N, L, d); see `models.network.mlstm_chunk`.
+
+    The normaliser is the last column of the memory (B, N, d, d + 1), as if a one stood beside each v.
+    """
+    heads, length, dim = sizes
+    memory = g.carried(0.0, (BATCH, heads, dim, dim + 1))
+    m = g.carried(-math.inf, (BATCH, heads, 1, 1))
+    time, end, last = g.constant(2, np.int64), g.constant([length - 1], np.int64), g.constant([-1], np.int64)
+    forgotten = g.op("CumSum", g.op("Neg", g.op("Softplus", g.op("Neg", f))), time)  # (B, N, L, 1)
+    future = g.constant(torch.full((length, length), -math.inf).triu(1))
+    written = g.op("Add", g.transpose(g.op("Sub", i, forgotten), 0, 1, 3, 2), future)  # (B, N, L now, L written)
+    peak = g.op("Max", m, g.op("ReduceMax", written, last))
+    decay = g.op("Exp", g.op("Sub", written, peak))
+    left = g.op("Exp", g.op("Sub", m, peak))  # (B, N, L, 1): what is left of the state
+    m_now = g.op("Add", forgotten, peak)
+
+    v = g.op("Pad", v, g.constant([0] * 7 + [1], np.int64), g.constant(1))
+    k = g.transpose(k, 0, 1, 3, 2)
+    scores = g.op("Mul", g.op("MatMul", q, k), decay)
+    remembered = g.op("Mul", left, g.op("MatMul", q, memory))
+    h, products = g.split(g.op("Add", g.op("MatMul", scores, v), remembered), dim, 1)
+    floor = g.op("Exp", g.op("Neg", m_now))
+    h = g.op("Div", h, g.op("Add", g.op("Max", g.op("Abs", products), floor), g.constant(MLSTM_EPS)))
+
+    added = g.op("MatMul", g.op("Mul", k, g.op("Gather", decay, end, axis=2)), v)
+    g.carry(memory, g.op("Add", added, g.op("Mul", g.op("Gather", left, end, axis=2), memory)))
+    g.carry(m, g.op("Gather", m_now, end, axis=2))
+    return h
+
+
+def block_diagonal(g: Graph, weight: Tensor, heads: int) -> str:
+    """Blocks (I / 4, out, in) as one matrix (N, d, d) a head to multiply by from the right; stored as the blocks."""
+    blocks = weight.transpose(1, 2).reshape(heads, -1, QKV_BLOCK, 1, QKV_BLOCK)
+    per_head = blocks.shape[1]
+    stored = g.constant(blocks), g.constant(torch.eye(per_head).view(per_head, 1, per_head, 1))
+    with g.outside():
+        return g.reshape(g.op("Mul", *stored), heads, per_head * QKV_BLOCK, per_head * QKV_BLOCK)

@@ -1,0 +1,213 @@
+"""The main job as users do it: run, or enqueue and worker by hand; query; mistakes."""
+
+import hashlib
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import urllib.request
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import Command, processes_mentioning, running, wait_until
+from places import FAULTS
+
+PROBABILITIES = "norm, mi, sttc, cd, hyp"
+
+
+def test_run_without_an_archive_scores_synthetic_records(command: Command) -> None:
+    done = command("run")
+    assert "64" in done.stdout
+    assert "research use only" in done.stderr
+    assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 64}]
+    assert command.rows("SELECT state, total, scored, failed FROM job_progress") == [
+        {"state": "finished", "total": 64, "scored": 64, "failed": 0}
+    ]
+    assert not processes_mentioning(str(command.folder)), "nothing is left running"
+
+
+def test_a_second_run_scores_nothing_and_says_so(command: Command, archive: Path) -> None:
+    command("run", archive)
+    before = command.rows("SELECT * FROM predictions ORDER BY recording_id")
+    assert "scored before" in command("run", archive).stdout
+    assert command.rows("SELECT * FROM predictions ORDER BY recording_id") == before
+
+
+def test_predictions_can_be_traced(command: Command, archive: Path) -> None:
+    command("run", archive)
+    [row, *_] = json.loads(command("query", "trace", "--json").stdout)
+    record = archive / row["path"]
+    content = record.with_name(record.name + ".hea").read_bytes() + record.with_name(record.name + ".dat").read_bytes()
+    assert row["input_sha256"] == hashlib.sha256(content).hexdigest()
+    assert re.fullmatch(r"[0-9a-f]{64}", row["fingerprint"])
+    assert row["job_id"] == 1
+    assert row["worker"]
+    assert row["scored_at"]
+
+
+def test_bad_records_harm_only_themselves(command: Command, archive: Path) -> None:
+    names = (archive / "RECORDS").read_text().split()
+    (archive / f"{names[0]}.hea").write_bytes(b"\xff\xfe not a header")
+    (archive / f"{names[1]}.dat").unlink()
+    (archive / f"{names[2]}.dat").write_bytes(b"short")
+    (archive / f"{names[3]}.hea").unlink()
+    done = command("run", archive, status=3)
+    assert "ecgbatch failures 1" in done.stdout
+    failed = json.loads(command("failures", "1", "--json").stdout)
+    assert {row["path"]: row["reason"] for row in failed} == {
+        names[0]: "unreadable_header",
+        names[1]: "missing_signal_file",
+        names[2]: "truncated",
+        names[3]: "missing_header",
+    }
+    assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 60}]
+
+
+def test_interrupted_run_goes_on_at_the_next_call(command: Command, archive: Path) -> None:
+    command.environment |= {"PYTHONPATH": str(FAULTS), "FAULTS_SLOW": "0.1"}
+    with running(command.start("run", archive, stderr=subprocess.PIPE)) as process:
+        database = command.folder / "ecgbatch.db"
+        wait_until(lambda: database.exists() and scored(database) > 0)
+        process.send_signal(signal.SIGINT)
+        process.wait(90)
+        assert process.returncode == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert not processes_mentioning(str(command.folder))
+    assert 0 < scored(database) < 64
+    del command.environment["FAULTS_SLOW"]
+    assert "(continued)" in command("run", archive).stderr
+    assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 64}]
+
+
+def scored(database: Path) -> int:
+    with sqlite3.connect(database) as connection:
+        try:
+            return int(connection.execute("SELECT COUNT(*) FROM predictions").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def test_producer_and_worker_as_separate_commands(services: Command, archive: Path, tmp_path: Path) -> None:
+    embedded = tmp_path / "embedded"
+    embedded.mkdir()
+    alone = Command(embedded)
+    alone("run", archive)
+    job = services("enqueue", archive).stdout.strip()
+    assert job == "1"
+    with running(services.start("worker", "--processes", "2", stderr=subprocess.PIPE)) as worker:
+        services("status", "--watch")
+        worker.terminate()
+        worker.wait(60)
+    query = f"SELECT path, input_sha256, flags, {PROBABILITIES} FROM predictions JOIN recordings ON id = recording_id"
+    query += " ORDER BY path"
+    mine, theirs = services.rows(query), alone.rows(query)
+    assert len(mine) == 64
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a["path"], a["input_sha256"], a["flags"]) == (b["path"], b["input_sha256"], b["flags"])
+        np.testing.assert_allclose(values(a), values(b), atol=1e-6)
+
+
+def values(row: dict[str, float]) -> list[float]:
+    return [row[name.strip()] for name in PROBABILITIES.split(",")]
+
+
+def test_flower_shows_jobs_and_chunks_in_words(services: Command, archive: Path) -> None:
+    services.environment["ECGBATCH_FLOWER_PASSWORD"] = "secret"
+    services.environment["ECGBATCH_FLOWER_PORT"] = port = "5598"
+    with running(services.start("flower", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)):
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/healthcheck") is not None)
+        services("enqueue", archive)
+        with running(services.start("worker", stderr=subprocess.DEVNULL)):
+            services("status", "--watch")
+            wait_until(lambda: "SUCCESS" in (get(f"http://127.0.0.1:{port}/api/tasks", "ecgbatch:secret") or ""))
+        tasks = json.loads(get(f"http://127.0.0.1:{port}/api/tasks", "ecgbatch:secret") or "{}")
+    assert sorted(task["args"] for task in tasks.values()) == [f"job 1, chunk {n} of 8, 8 records" for n in range(1, 9)]
+    assert {task["result"].strip("'") for task in tasks.values()} == {"scored 8, failed 0"}
+    assert get(f"http://127.0.0.1:{port}/api/tasks") is None, "without the password nothing is shown"
+
+
+def get(url: str, user: str | None = None) -> str | None:
+    request = urllib.request.Request(url)
+    if user is not None:
+        request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            content: bytes = answer.read()
+            return content.decode()
+    except OSError:
+        return None
+
+
+def test_fold_9_of_ptbxl(command: Command, ptbxl_fold9: Path) -> None:
+    command("run", ptbxl_fold9)
+    with sqlite3.connect(command.folder / "ecgbatch.db") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM predictions").fetchone() == (2193,)
+        assert connection.execute("SELECT COUNT(*) FROM failures").fetchone() == (0,)
+    assert "scored before" in command("run", ptbxl_fold9).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere"], "no archive"),
+        (["run", "."], "no records"),
+        (["enqueue", "nowhere"], "no archive"),
+        (["enqueue", "."], "no records"),
+        (["run", "--model", "unheard-of", "."], "unheard-of"),
+        (["run", "--manifest", "missing.csv", "."], "missing.csv"),
+        (["status", "7"], "no job 7"),
+        (["failures", "7"], "no job 7"),
+        (["cancel", "7"], "no job 7"),
+        (["query", "unheard-of"], "superclasses"),
+        (["query", "--sql", "DELETE FROM jobs"], "readonly"),
+        (["query", "--sql", "SELECT missing FROM jobs"], "no such column"),
+        (["worker"], "ECGBATCH_REDIS_URL"),
+        (["flower"], "ECGBATCH_REDIS_URL"),
+        (["reconcile"], "ECGBATCH_REDIS_URL"),
+        (["model", "add", "missing.ckpt", "--name", "a", "--version", "1"], "missing.ckpt"),
+    ],
+)
+def test_wrong_use_is_answered_in_one_line(command: Command, arguments: list[str], message: str) -> None:
+    done = command(*arguments, status=1)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_one_line(command: Command, archive: Path) -> None:
+    command.environment["ECGBATCH_DEVICE"] = "cuda"
+    said = command("run", archive, status=1).stderr.splitlines()
+    assert said[-1].startswith("ecgbatch: the workers ended (status 1): torch finds no CUDA device here")
+
+
+def test_a_redis_that_is_away_is_one_line(command: Command, archive: Path) -> None:
+    command.environment["ECGBATCH_REDIS_URL"] = "redis://:hidden@127.0.0.1:1/0"
+    done = command("enqueue", archive, status=1)
+    assert "no Redis server answers" in done.stderr
+    assert "hidden" not in done.stderr
+
+
+def test_a_database_that_is_away_is_one_line(command: Command, archive: Path) -> None:
+    command.environment["ECGBATCH_DATABASE_URL"] = "postgresql://u:hidden@127.0.0.1:1/x"
+    for arguments in (["run", archive], ["status"], ["query", "trace"], ["db", "upgrade"]):
+        done = command(*arguments, status=1)
+        assert "cannot use the database" in done.stderr
+        assert "hidden" not in done.stderr
+
+
+def test_a_setting_that_is_none_is_one_line(command: Command) -> None:
+    command.environment["ECGBATCH_CHUNKSIZE"] = "4"
+    assert "ECGBATCH_CHUNKSIZE is no setting" in command("status", status=1).stderr
+    del command.environment["ECGBATCH_CHUNKSIZE"]
+    command.environment["ECGBATCH_CHUNK_SIZE"] = "many"
+    assert "whole number" in command("status", status=1).stderr
+
+
+def test_wrong_words_end_with_status_2(command: Command) -> None:
+    command("unheard-of", status=2)
+    command(status=2)

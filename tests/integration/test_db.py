@@ -1,0 +1,433 @@
+"""Schema, migrations, jobs and chunks, on SQLite and on PostgreSQL."""
+
+import contextlib
+import subprocess
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecgbatch.db import chunks, jobs
+from ecgbatch.db.chunks import LeaseLost, WaitingChunk
+from ecgbatch.db.engine import Database
+from ecgbatch.db.migrate import MIGRATIONS, current_revision, newest_revision, open_database, upgrade
+from ecgbatch.db.schema import Priority, metadata, predictions
+from ecgbatch.db.select import select
+from ecgbatch.settings import EcgbatchError
+
+LEASE = timedelta(seconds=30)
+EXPIRED = timedelta(seconds=-1)
+
+
+THRESHOLDS = {"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}
+
+
+def make_job(database: Database, records: int, chunk_size: int = 4, archive: str = "/archive", model: str = "a") -> int:
+    """A job of records named r0, r1, …"""
+
+    def make(connection: sa.Connection) -> int:
+        archive_id = jobs.register_archive(connection, Path(archive).name, archive)
+        model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
+        jobs.add_records(connection, job_id, [(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
+        jobs.all_enqueued(connection, job_id)
+        return job_id
+
+    return database.write(make)
+
+
+def take(database: Database, room: int = 1000) -> list[WaitingChunk]:
+    return database.write(chunks.take_pending, Priority.NORMAL, room)
+
+
+def prediction(recording_id: int) -> dict[str, object]:
+    probabilities = dict(norm=0.9, mi=0.1, sttc=0.2, cd=0.3, hyp=0.4)
+    return dict(recording_id=recording_id, input_sha256="00", flags="", **probabilities)
+
+
+def failure(recording_id: int) -> dict[str, object]:
+    return dict(recording_id=recording_id, stage="read", reason="truncated", detail="too short", attempts=1)
+
+
+def score(database: Database, chunk: WaitingChunk, failing: frozenset[str] = frozenset()) -> None:
+    claim = database.write(chunks.claim, chunk.job_id, chunk.number, "host:1", "task", LEASE)
+    assert claim is not None
+    records = [record for record in chunk.records if record.id not in claim.ended]
+    scored = [prediction(record.id) for record in records if record.path not in failing]
+    failed = [failure(record.id) for record in records if record.path in failing]
+    database.write(chunks.store, claim, scored, failed, LEASE)
+
+
+def progress(database: Database, job_id: int) -> jobs.Progress:
+    with database.read() as connection:
+        return jobs.progress(connection, job_id)[0]
+
+
+def rows(database: Database, sql: str) -> list[tuple[object, ...]]:
+    with select(database, sql) as (_, found):
+        return [tuple(row) for row in found]
+
+
+def test_migrations_make_the_schema_that_the_code_uses(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_upgrade_twice_changes_nothing(database: Database) -> None:
+    make_job(database, 3)
+    assert upgrade(database) == newest_revision() == current_revision(database)
+    assert rows(database, "SELECT count(*) FROM job_items") == [(3,)]
+
+
+def test_an_older_schema_is_upgraded_with_what_it_holds(database_url: str) -> None:
+    database = Database(database_url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def migrate_to_0002(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+
+    database.write(migrate_to_0002)
+    make_job(database, 6)
+    score(database, take(database)[0], failing=frozenset({"r1"}))
+    held = {table: rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("results", "predictions")}
+    assert [len(found) for found in held.values()] == [3, 3]
+    upgrade(database)
+    for table, found in held.items():
+        assert rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") == found
+    assert progress(database, 1).remaining == 2
+
+
+def test_a_prediction_belongs_to_an_item_of_its_job(database: Database) -> None:
+    make_job(database, 2)
+    make_job(database, 2, archive="/other")
+    with pytest.raises(sa.exc.IntegrityError):
+        database.write(jobs.insert_new, predictions, [prediction(3)], "scored_at", job_id=1, model_id=1, worker="w")
+
+
+def test_a_newer_schema_is_refused(database: Database, database_url: str) -> None:
+    database.write(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(EcgbatchError, match="newer"):
+        open_database(database_url)
+
+
+def test_postgresql_is_not_migrated_unasked(postgresql_url: str) -> None:
+    with pytest.raises(EcgbatchError, match="db upgrade"):
+        open_database(postgresql_url)
+
+
+def test_an_unreachable_database_is_one_line() -> None:
+    with pytest.raises(EcgbatchError, match="ECGBATCH_DATABASE_URL") as error:
+        open_database("postgresql://user:secret@127.0.0.1:1/none")
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://host/name", "sqlite:////nowhere/at/all.db"])
+def test_an_unusable_url_is_one_line(url: str) -> None:
+    with pytest.raises(EcgbatchError):
+        open_database(url)
+
+
+def test_a_job_goes_from_enqueued_to_finished(database: Database) -> None:
+    job_id = make_job(database, 10)
+    assert progress(database, job_id).remaining == 10
+    taken = take(database)
+    assert [len(chunk.records) for chunk in taken] == [4, 4, 2]
+    assert [chunk.chunks for chunk in taken] == [3, 3, 3]
+    for chunk in taken[:2]:
+        score(database, chunk, failing=frozenset({"r1"}))
+    assert (progress(database, job_id).scored, progress(database, job_id).failed) == (7, 1)
+    assert progress(database, job_id).state == "running"
+    score(database, taken[2])
+    ended = progress(database, job_id)
+    assert (ended.state, ended.scored, ended.failed, ended.remaining) == ("finished", 9, 1, 0)
+    assert rows(database, "SELECT count(*) FROM results") == [(9,)]
+
+
+def test_superclasses_are_found_by_the_thresholds_of_the_model(database: Database) -> None:
+    job_id = make_job(database, 3)
+    score(database, take(database)[0], failing=frozenset({"r1"}))
+    found = rows(database, "SELECT path, has_norm, has_mi, has_sttc, has_cd, has_hyp FROM results ORDER BY path")
+    assert found == [("r0", 1, 1, 0, 1, 0), ("r2", 1, 1, 0, 1, 0)]
+    with database.read() as connection:
+        assert jobs.superclasses(connection, job_id) == {"NORM": 2, "MI": 2, "STTC": 0, "CD": 2, "HYP": 0}
+
+
+def test_a_chunk_is_taken_once(database: Database) -> None:
+    make_job(database, 10)
+    assert len(take(database)) == 3
+    assert take(database) == []
+
+
+def test_what_is_scored_is_not_scored_again(database: Database) -> None:
+    first = make_job(database, 6)
+    for chunk in take(database):
+        score(database, chunk)
+    second = make_job(database, 8)
+    assert second != first
+    assert (progress(database, second).reused, progress(database, second).remaining) == (6, 2)
+    [chunk] = take(database)
+    assert [record.path for record in chunk.records] == ["r4", "r5", "r6", "r7"]
+    score(database, chunk)
+    assert progress(database, second).state == "finished"
+    third = progress(database, make_job(database, 8))
+    assert (third.state, third.reused) == ("finished", 8)
+    assert progress(database, make_job(database, 8, model="b")).remaining == 8
+
+
+def test_an_unfinished_job_is_continued(database: Database) -> None:
+    job_id = make_job(database, 6)
+    assert make_job(database, 9) == job_id
+    assert progress(database, job_id).total == 9
+    assert sum(len(chunk.records) for chunk in take(database)) == 9
+
+
+def test_duplicate_paths_are_one_record(database: Database) -> None:
+    job_id = make_job(database, 3)
+    database.write(jobs.add_records, job_id, [("r1", None, None), ("new", None, None), ("new", None, None)], 4)
+    assert progress(database, job_id).total == 4
+
+
+def test_enqueueing_looks_paths_up_in_the_index(database: Database) -> None:
+    """Whatever else the planner likes costs more with each record that is there already."""
+    make_job(database, 20_000)
+    statements = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
+    paths = [(f"r{n}", None, None) for n in range(19_000, 21_000)]
+    assert database.write(jobs.add_records, 1, paths, 4) == 1000
+    lookup, parameters = next((s, p) for s, p in statements if s.startswith("SELECT recordings.path"))
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    with database.read() as connection:
+        rows = connection.exec_driver_sql(f"{explain} {lookup}", parameters).all()
+    plan = "\n".join(str(row[-1]) for row in rows)
+    assert ("archive_id=? AND path=?" if database.is_sqlite else "path = ANY") in plan
+    assert "Seq Scan on recordings" not in plan
+
+
+def test_only_one_worker_gets_a_chunk(database: Database) -> None:
+    make_job(database, 4)
+    [chunk] = take(database)
+    assert database.write(chunks.claim, chunk.job_id, chunk.number, "a", "task", LEASE) is not None
+    assert database.write(chunks.claim, chunk.job_id, chunk.number, "b", "task", LEASE) is None
+
+
+def test_an_expired_lease_is_another_attempt_and_the_first_worker_writes_no_more(database: Database) -> None:
+    make_job(database, 4)
+    [chunk] = take(database)
+    first = database.write(chunks.claim, chunk.job_id, chunk.number, "a", "task", EXPIRED)
+    assert first is not None
+    database.write(chunks.store, first, [prediction(chunk.records[0].id)], [], EXPIRED)
+    assert database.write(chunks.give_back_lost, {Priority.NORMAL: 0}) == 1
+    [again] = take(database)
+    second = database.write(chunks.claim, again.job_id, again.number, "b", "task", LEASE)
+    assert second is not None
+    assert second.attempt == 2
+    assert second.ended == {chunk.records[0].id}
+    with pytest.raises(LeaseLost):
+        database.write(chunks.store, first, [prediction(chunk.records[1].id)], [], LEASE)
+    assert rows(database, "SELECT count(*) FROM predictions") == [(1,)]
+
+
+def test_messages_that_are_gone_are_found(database: Database) -> None:
+    make_job(database, 12)
+    taken = take(database)
+    waiting = {Priority.NORMAL: 1}
+    assert database.write(chunks.give_back_lost, waiting) == 0, "they may still be in transit"
+    earlier = sa.text("UPDATE chunks SET queued_at = :at WHERE number < 3")
+    at = taken and time.time() - 60
+    database.write(lambda c: c.execute(earlier, {"at": _timestamp(database, at)}))
+    assert database.write(chunks.give_back_lost, waiting) == 2
+    assert [chunk.number for chunk in take(database)] == [1, 2]
+
+
+def _timestamp(database: Database, seconds: float) -> str:
+    moment = time.strftime("%Y-%m-%d %H:%M:%S.000000", time.gmtime(seconds))
+    return moment if database.is_sqlite else f"{moment}+00"
+
+
+def test_jobs_share_the_queue_fairly(database: Database) -> None:
+    big = make_job(database, 400, archive="/big")
+    assert len(take(database, room=10)) == 10
+    small = make_job(database, 40, archive="/small")
+    taken = [chunk.job_id for chunk in take(database, room=20)]
+    assert taken.count(small) == 10
+    assert taken.count(big) == 10
+    assert set(taken[:10]) == {small}, "the job with less under way goes first"
+
+
+def test_cancel_keeps_what_is_scored_and_retry_goes_on(database: Database) -> None:
+    job_id = make_job(database, 12)
+    first, second, _ = take(database)
+    score(database, first)
+    claim = database.write(chunks.claim, second.job_id, second.number, "a", "task", LEASE)
+    assert claim is not None
+    database.write(jobs.cancel, job_id)
+    with pytest.raises(LeaseLost):
+        database.write(chunks.store, claim, [], [], LEASE)
+    database.write(chunks.release, job_id, second.number, "task")
+    assert take(database) == []
+    assert (progress(database, job_id).state, progress(database, job_id).scored) == ("cancelled", 4)
+    with pytest.raises(EcgbatchError, match="not running"):
+        database.write(jobs.cancel, job_id)
+    database.write(jobs.retry, job_id, None)
+    for chunk in take(database):
+        score(database, chunk)
+    assert (progress(database, job_id).state, progress(database, job_id).scored) == ("finished", 12)
+
+
+def test_retry_by_reason_removes_the_failures_that_succeed(database: Database) -> None:
+    job_id = make_job(database, 8)
+    for chunk in take(database):
+        score(database, chunk, failing=frozenset({"r1", "r5"}))
+    assert progress(database, job_id).failed == 2
+    assert database.write(jobs.retry, job_id, "missing_lead") == 0
+    assert progress(database, job_id).state == "finished"
+    assert database.write(jobs.retry, job_id, "truncated") == 2
+    for chunk in take(database):
+        score(database, chunk, failing=frozenset({"r5"}))
+    ended = progress(database, job_id)
+    assert (ended.state, ended.scored, ended.failed) == ("finished", 7, 1)
+    assert rows(database, "SELECT count(*) FROM failures") == [(1,)]
+
+
+def test_a_later_jobs_success_supersedes_an_earlier_failure(database: Database) -> None:
+    first = make_job(database, 4)
+    score(database, take(database)[0], failing=frozenset({"r2"}))
+    second = make_job(database, 4)
+    score(database, take(database)[0])
+    assert (progress(database, second).scored, progress(database, second).failed) == (4, 0)
+    assert (progress(database, first).scored, progress(database, first).failed) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM jobs",
+        "INSERT INTO archives (name, root) VALUES ('a', 'b')",
+        "DROP TABLE failures",
+        "CREATE TABLE t (a INTEGER)",
+        "SELECT 1; DELETE FROM jobs",
+    ],
+)
+def test_query_cannot_write(database: Database, statement: str) -> None:
+    make_job(database, 3)
+    with pytest.raises(EcgbatchError), select(database, statement) as (_, found):
+        list(found)
+    assert rows(database, "SELECT count(*) FROM jobs") == [(1,)]
+    make_job(database, 3, archive="/still/writable")
+
+
+def test_query_takes_colons_and_percent_signs(database: Database) -> None:
+    assert rows(database, "SELECT ':a' || '%s' || '\\:' AS text") == [(":a%s\\:",)]
+
+
+def test_many_writers_at_once(database_url: str) -> None:
+    """Eight threads with connections of their own score one job; every record ends once."""
+    database = Database(database_url)
+    upgrade(database)
+    job_id = make_job(database, 200, chunk_size=5)
+    waiting = take(database)
+
+    def work(name: str) -> None:
+        own = Database(database_url)
+        for chunk in waiting:
+            claim = own.write(chunks.claim, chunk.job_id, chunk.number, name, "task", LEASE)
+            if claim is not None:
+                own.write(chunks.store, claim, [prediction(record.id) for record in chunk.records], [], LEASE)
+        own.engine.dispose()
+
+    threads = [threading.Thread(target=work, args=[f"w{n}"]) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended = progress(database, job_id)
+    assert (ended.state, ended.scored) == ("finished", 200)
+    assert rows(database, "SELECT count(*), count(DISTINCT recording_id) FROM predictions") == [(200, 200)]
+
+
+def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/test.db", patience=30)
+    upgrade(database)
+    locked = subprocess.Popen(
+        ["python3", "-c", f"import sqlite3,time; c=sqlite3.connect('{tmp_path}/test.db'); c.isolation_level=None;"
+         "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); time.sleep(2)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with locked:
+        assert locked.stdout is not None
+        assert locked.stdout.readline() == b"locked\n"
+        began = time.monotonic()
+        make_job(database, 3)
+        assert time.monotonic() - began > 1
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["take", "claim", "store", "die", "expire", "lose"]), st.integers(0, 5)), max_size=40
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=ACTIONS, failing=st.frozensets(st.integers(0, 19).map(lambda n: f"r{n}")))
+def test_whatever_happens_each_record_ends_once(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int]], failing: frozenset[str]
+) -> None:
+    """Messages get lost and doubled, workers die; the job still ends with one end per record, and counts agree."""
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('random')}/test.db")
+    upgrade(database)
+    job_id = make_job(database, 20)
+    messages: list[WaitingChunk] = []
+    claims: list[tuple[chunks.Claim, WaitingChunk]] = []
+
+    def end(records: list[chunks.Record], claim: chunks.Claim) -> None:
+        left = [record for record in records if record.id not in claim.ended]
+        scored = [prediction(record.id) for record in left if record.path not in failing]
+        failed = [failure(record.id) for record in left if record.path in failing]
+        with contextlib.suppress(LeaseLost):
+            database.write(chunks.store, claim, scored, failed, LEASE)
+
+    def claim_one(n: int, lease: timedelta) -> None:
+        message = messages[n % len(messages)]  # it stays: messages may come twice
+        claim = database.write(chunks.claim, job_id, message.number, f"w{len(claims)}", "task", lease)
+        if claim is not None:
+            claims.append((claim, message))
+
+    for action, n in actions:
+        if action == "take":
+            messages += take(database, room=n)
+        elif action == "claim" and messages:
+            claim_one(n, LEASE if n % 2 else EXPIRED)
+        elif action == "store" and claims:
+            claim, message = claims[n % len(claims)]
+            end(message.records[: n + 1], claim)
+        elif action == "die" and claims:
+            claims.pop(n % len(claims))
+        elif action == "expire":
+            database.write(lambda c: c.execute(sa.text("UPDATE chunks SET lease_until = '2000-01-01 00:00:00.000000'")))
+            database.write(chunks.give_back_lost, {Priority.NORMAL: len(messages)})
+        elif action == "lose":
+            messages.clear()
+            database.write(lambda c: c.execute(sa.text("UPDATE chunks SET queued_at = '2000-01-01 00:00:00.000000'")))
+            database.write(chunks.give_back_lost, {Priority.NORMAL: 0})
+
+    database.write(lambda c: c.execute(sa.text("UPDATE chunks SET state = 'pending' WHERE state <> 'done'")))
+    for message in take(database):
+        claim = database.write(chunks.claim, job_id, message.number, "last", "task", LEASE)
+        assert claim is not None
+        end(message.records, claim)
+    ended = progress(database, job_id)
+    assert (ended.state, ended.failed, ended.remaining) == ("finished", len(failing), 0)
+    assert rows(database, "SELECT count(*) FROM predictions") == [(20 - len(failing),)]
+    assert rows(database, "SELECT count(*) FROM failures") == [(len(failing),)]

@@ -1,0 +1,155 @@
+"""Chunks on their way into a real Redis, and back out of SQL when Redis loses them."""
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+import sqlalchemy as sa
+from celery import Celery
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecgbatch.db import chunks, jobs
+from ecgbatch.db.chunks import Claim, Record, WaitingChunk
+from ecgbatch.db.engine import Database
+from ecgbatch.db.migrate import upgrade
+from ecgbatch.db.schema import Priority
+from ecgbatch.settings import EcgbatchError, Settings
+from ecgbatch.worker.app import QUEUES, connected_app, safe_url
+from ecgbatch.worker.lease import Lease
+from ecgbatch.worker.queue import fill_queues, from_message, queue_length, reconcile, to_message
+
+ROOM = 8
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Database:
+    database = Database(f"sqlite:///{tmp_path}/test.db")
+    upgrade(database)
+    return database
+
+
+@pytest.fixture
+def app(redis_url: str) -> Celery:
+    return connected_app(Settings(redis_url=redis_url))
+
+
+def make_job(database: Database, name: str, records: int, priority: Priority = Priority.NORMAL) -> int:
+    def make(connection: sa.Connection) -> int:
+        archive_id = jobs.register_archive(connection, name, f"/{name}")
+        model_id = jobs.register_model(connection, "m", "1", "fingerprint", {})
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, priority)
+        jobs.add_records(connection, job_id, [(f"r{n}", None, None) for n in range(records)], 2)
+        jobs.all_enqueued(connection, job_id)
+        return job_id
+
+    return database.write(make)
+
+
+def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[int, int]]:
+    """The chunks (job, number) in Redis, first in first."""
+    messages = redis.Redis.from_url(redis_url).lrange(QUEUES[priority], 0, -1)[::-1]
+    titles = [json.loads(message)["headers"]["argsrepr"].split() for message in messages]
+    return [(int(words[1].strip(",")), int(words[3])) for words in titles]
+
+
+def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> None:
+    """One thread renews the lease of whichever chunk is being scored; 1.5 s without a renewal frees a chunk."""
+    job_id, length = make_job(sqlite, "archive", 4), timedelta(seconds=1.5)
+    lease = Lease(sqlite, length, batch_seconds=60)
+
+    def claim(number: int, worker: str) -> Claim | None:
+        return sqlite.write(chunks.claim, job_id, number, worker, "task", length)
+
+    for number in (1, 2):
+        mine = claim(number, "mine")
+        assert mine is not None
+        with lease.on(mine):
+            time.sleep(3)
+            assert claim(number, "another") is None
+    time.sleep(3)
+    assert claim(2, "another") is not None
+
+
+RECORDS = st.builds(
+    Record,
+    id=st.integers(1, 2**53),
+    path=st.text(st.characters(codec="utf-8"), min_size=1),
+    age=st.none() | st.floats(0, 120),
+    sex=st.none() | st.integers(0, 1),
+)
+
+
+@given(st.builds(WaitingChunk, records=st.lists(RECORDS)))
+def test_a_chunk_survives_its_message(chunk: WaitingChunk) -> None:
+    assert from_message(json.loads(json.dumps(to_message(chunk)))) == chunk
+
+
+def test_redis_holds_no_more_than_the_queue_has_room_for(sqlite: Database, app: Celery, redis_url: str) -> None:
+    make_job(sqlite, "big", 1000)
+    for _ in range(5):
+        fill_queues(sqlite, app, ROOM)
+    assert queue_length(app, QUEUES[Priority.NORMAL]) == ROOM
+    assert waiting(redis_url) == [(1, n) for n in range(1, ROOM + 1)]
+
+
+def test_a_half_empty_queue_is_filled_up(sqlite: Database, app: Celery, redis_url: str) -> None:
+    make_job(sqlite, "big", 1000)
+    fill_queues(sqlite, app, ROOM)
+    redis.Redis.from_url(redis_url).rpop(QUEUES[Priority.NORMAL], ROOM // 2)
+    assert fill_queues(sqlite, app, ROOM) == ROOM // 2
+    assert len(waiting(redis_url)) == ROOM
+
+
+def test_high_priority_has_a_queue_of_its_own(sqlite: Database, app: Celery, redis_url: str) -> None:
+    make_job(sqlite, "normal", 4)
+    make_job(sqlite, "urgent", 4, Priority.HIGH)
+    fill_queues(sqlite, app, ROOM)
+    assert waiting(redis_url, Priority.HIGH) == [(2, 1), (2, 2)]
+    assert waiting(redis_url, Priority.NORMAL) == [(1, 1), (1, 2)]
+
+
+def test_reconcile_restores_a_redis_that_came_back_empty(sqlite: Database, app: Celery, redis_url: str) -> None:
+    make_job(sqlite, "archive", 12)
+    fill_queues(sqlite, app, ROOM)
+    redis.Redis.from_url(redis_url).flushall()
+    assert reconcile(sqlite, app, ROOM) == 0, "messages that were published just now may be in transit"
+    age_queued_chunks(sqlite)
+    assert reconcile(sqlite, app, ROOM) == 6
+    assert waiting(redis_url) == [(1, n) for n in range(1, 7)]
+
+
+def test_reconcile_restores_only_the_message_that_is_gone(sqlite: Database, app: Celery, redis_url: str) -> None:
+    make_job(sqlite, "archive", 12)
+    fill_queues(sqlite, app, 2 * ROOM)
+    age_queued_chunks(sqlite)
+    redis.Redis.from_url(redis_url).rpop(QUEUES[Priority.NORMAL])
+    assert reconcile(sqlite, app, 2 * ROOM) == 1
+    assert waiting(redis_url) == [(1, n) for n in (2, 3, 4, 5, 6, 1)]
+    assert reconcile(sqlite, app, 2 * ROOM) == 0
+
+
+def age_queued_chunks(database: Database) -> None:
+    """Makes the queued chunks look as if they had been published long ago, in their order."""
+    update = "UPDATE chunks SET queued_at = '2000-01-01 00:00:' || substr('0' || number, -2) || '.000000'"
+    database.write(lambda c: c.execute(sa.text(f"{update} WHERE state = 'queued'")))
+
+
+def test_a_cancelled_jobs_chunks_are_not_published(sqlite: Database, app: Celery, redis_url: str) -> None:
+    job_id = make_job(sqlite, "archive", 1000)
+    fill_queues(sqlite, app, ROOM)
+    sqlite.write(jobs.cancel, job_id)
+    redis.Redis.from_url(redis_url).flushall()
+    assert reconcile(sqlite, app, ROOM) == 0
+    assert waiting(redis_url) == []
+    assert sqlite.write(chunks.claim, job_id, 1, "w", "task", timedelta(seconds=30)) is None
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+    with pytest.raises(EcgbatchError, match="no Redis server answers") as error:
+        connected_app(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
+    assert "secret" not in str(error.value)
+    assert safe_url("redis://:secret@host:1/0") == "redis://:**@host:1/0"

@@ -1,0 +1,345 @@
+"""Training: labels, batches, and a command that is killed, goes on, and ends in a model that scores."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wfdb
+from commands import Command, running, wait_until
+from places import REPOSITORY
+from torch.nn import functional as F
+
+from ecgbatch.models import preprocessing
+from ecgbatch.models.config import LABELS
+from ecgbatch.models.evaluation.labels import labelled_records
+from ecgbatch.models.network import ParallelXLSTM
+from ecgbatch.models.training import training
+from ecgbatch.models.weights import registry
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError
+
+RECIPE = {
+    "network": {"variant": "hierarchical", "embedding_dim": 16, "heads": 1, "blocks": 1, "patch": 10},
+    "epochs": 3,
+    "whole_epochs": 1,
+    "batch_size": 16,
+    "crop": 500,
+    "statements": 1.0,
+}
+CODES = ["'NORM': 100.0", "'IMI': 35.0, 'SR': 0.0", "'NST_': 100.0, 'CLBBB': 0.0", "'LVH': 15.0", "'SR': 0.0"]
+STATEMENTS = """\
+,description,diagnostic_class
+NORM,normal ECG,NORM
+IMI,inferior myocardial infarction,MI
+NST_,non-specific ST changes,STTC
+CLBBB,complete left bundle branch block,CD
+LVH,left ventricular hypertrophy,HYP
+SR,sinus rhythm,
+"""
+
+Say = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of 200 records laid out as PTB-XL, a fifth of them without a superclass."""
+    root = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(0)
+    lines = ["ecg_id,age,sex,scp_codes,strat_fold,filename_lr"]
+    for number in range(200):
+        wave = (1 + number % 5) * np.sin(np.arange(SAMPLES) / (3 + number % 5))
+        samples = 0.3 * wave[:, None] + 0.1 * rng.standard_normal((SAMPLES, len(LEADS)))
+        names = [lead.upper() for lead in reversed(LEADS)]
+        wfdb.wrsamp(f"{number:05d}_lr", 100, ["mV"] * 12, names, samples, fmt=["16"] * 12, write_dir=str(root))
+        age = "" if number == 7 else 40 + number % 50
+        lines.append(f'{number},{age},{number % 2},"{{{CODES[number % 5]}}}",{number // 5 % 10 + 1},{number:05d}_lr')
+    (root / "ptbxl_database.csv").write_text("\n".join(lines) + "\n")
+    (root / "scp_statements.csv").write_text(STATEMENTS)
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(RECIPE))
+    return path
+
+
+def quiet(text: str) -> None:
+    assert text
+
+
+def start(labelled: Path, folder: Path, **changes: object) -> training.Training:
+    settings = training.TrainingSettings.from_dict(RECIPE | changes)
+    return training.Training(settings, folder, *training.prepare(labelled, folder, quiet), "cpu")
+
+
+def test_labels_follow_the_benchmark(labelled: Path) -> None:
+    records = labelled_records(labelled / "ptbxl_database.csv")
+    assert len(records) == 160
+    assert [r.labels for r in records[:4]] == [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)]
+    assert records[4] == ("00005_lr", 2, 45.0, 1.0, (1, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0))
+    assert records[1].statements == (0, 1, 0, 0, 0, 1), "rhythm and form too, whatever the likelihood"
+    assert records[6].age is None
+
+
+def test_labels_of_ptbxl_are_as_many_as_published(ptbxl_fold9: Path) -> None:
+    """2,156 of fold 9's 2,193 records have a superclass."""
+    assert len(labelled_records(ptbxl_fold9 / "ptbxl_database.csv")) == 2156
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ptbxl_database.csv", None),
+        ("scp_statements.csv", None),
+        ("ptbxl_database.csv", "a,b\n1,2\n"),
+        ("ptbxl_database.csv", "scp_codes,strat_fold,filename_lr,age,sex\n{,1,r,1,1\n"),
+        ("ptbxl_database.csv", "scp_codes,strat_fold,filename_lr,age,sex\n{},one,r,1,1\n"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_one_line(
+    labelled: Path, tmp_path: Path, name: str, content: str | None
+) -> None:
+    for file in ("ptbxl_database.csv", "scp_statements.csv"):
+        shutil.copy(labelled / file, tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(EcgbatchError) as error:
+        labelled_records(tmp_path / "ptbxl_database.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_folds_go_to_their_parts_and_leads_to_their_columns(labelled: Path, tmp_path: Path) -> None:
+    train, validation = training.prepare(labelled, tmp_path, quiet)
+    assert (len(train), len(validation)) == (128, 16), "fold 10 is no one's"
+    record = wfdb.rdrecord(str(labelled / "00000_lr"))
+    assert record.sig_name[0] == "V6"
+    expected = preprocessing.clean(record.p_signal[None, :, ::-1].copy(), preprocessing.Normalization())
+    np.testing.assert_array_equal(train.signals[0], expected[0])
+    assert (train.metadata[0].tolist(), train.labels[0].tolist()) == ([40.0, 0.0], [1, 0, 0, 0, 0])
+    assert train.metadata[6, 0] == np.float32(preprocessing.MetadataFill().age)
+
+
+def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
+    signals = np.arange(1, 1001, dtype=np.float32)[None, :, None] * np.ones((4, 1, 12), np.float32)
+    plain = training.TrainingSettings(amplitude=0, noise=0, lead_dropout=0)
+    cut = training.augmented(signals, plain, np.random.default_rng(0), 250)
+    assert cut.shape == (4, 250, 12)
+    assert (np.diff(cut, axis=1) == 1).all()
+    assert len(set(cut[:, 0, 0])) == 4
+    np.testing.assert_array_equal(training.augmented(signals, plain, np.random.default_rng(0), 1000), signals)
+
+    louder = training.TrainingSettings(amplitude=0.2, noise=0, lead_dropout=0.5)
+    factors = training.augmented(signals, louder, np.random.default_rng(0), 1000) / signals
+    assert np.ptp(factors, axis=1).max() < 1e-6, "all the time"
+    heard = factors[:, 0]
+    assert 0 < (heard == 0).sum() < heard.size
+    for record in heard:
+        assert np.ptp(record[record > 0]) < 1e-6, "all leads of a record alike"
+        assert 0.8 <= max(record) <= 1.2
+
+    noisy = training.TrainingSettings(amplitude=0, noise=0.05, lead_dropout=0)
+    noise = training.augmented(np.zeros_like(signals), noisy, np.random.default_rng(0), 1000)
+    assert noise.std() == pytest.approx(0.05, rel=0.02)
+
+
+def test_the_learning_rate_goes_up_and_down() -> None:
+    rates = [training.one_cycle(progress) for progress in np.linspace(0, 1, 1001)]
+    top = int(np.argmax(rates))
+    assert top / 1000 == pytest.approx(training.WARM_UP, abs=0.002)
+    assert rates[top] == pytest.approx(1, abs=1e-4)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0 < rates[0] < 0.01
+    assert rates[-1] == 0
+
+
+def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path) -> None:
+    run = start(labelled, tmp_path, epochs=12, learning_rate=0.01, average=0.9, dropout=0.0, noise=0.0, amplitude=0.0)
+    run.run(quiet)
+    rows = list(csv.DictReader((tmp_path / "epochs.csv").open()))
+    assert [row["epoch"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    assert all(len(cell) <= len("0.12345") for row in rows for name, cell in row.items() if "auc" in name)
+    aucs = [float(row["macro_auc"]) for row in rows]
+    assert run.best[1] == pytest.approx(max(aucs), abs=1e-5) and max(aucs) > 0.9
+    assert run.best[0] == aucs.index(max(aucs)) + 1
+    network = ParallelXLSTM(run.settings.network).eval()
+    network.load_state_dict(run.best[2])
+    with torch.inference_mode():
+        probabilities = network(*(torch.from_numpy(x) for x in (run.validation.signals, run.validation.metadata)))
+    auc = np.mean(
+        [training.roc_auc(run.validation.labels[:, i], probabilities[:, i].numpy()) for i in range(len(LABELS))]
+    )
+    assert auc == pytest.approx(run.best[1], abs=1e-6)
+
+
+def test_statements_teach_the_features(labelled: Path, tmp_path: Path) -> None:
+    """Without a weight their classifier stays what chance made it, and the features know nothing of it."""
+    losses = {}
+    for weight, epochs in ((0.0, 1), (1.0, 12)):
+        run = start(labelled, tmp_path / str(weight), statements=weight, learning_rate=0.01, epochs=epochs, patience=12)
+        run.run(quiet)
+        signals, metadata, _, statements = (torch.from_numpy(part) for part in vars(run.train).values())
+        with torch.inference_mode():
+            said = run.statements(run.network.eval().features(signals, metadata))
+        losses[weight] = F.binary_cross_entropy_with_logits(said, statements).item()
+    assert losses[1.0] < 0.2 < 0.5 < losses[0.0]
+
+
+def test_training_ends_early_when_it_no_longer_gains(labelled: Path, tmp_path: Path) -> None:
+    run = start(labelled, tmp_path, epochs=50, patience=2, learning_rate=1e-9)
+    run.run(quiet)
+    rows = list(csv.DictReader((tmp_path / "epochs.csv").open()))
+    assert len(rows) == run.best[0] + 2 < 50
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from ecgbatch.models.training import training
+
+recipe, archive, folder, threads, fatal = sys.argv[1:]
+torch.set_num_threads(int(threads))
+training.SAVE_SECONDS = 0
+saved = 0
+
+def watch(event, arguments):
+    global saved
+    if event == "os.rename" and str(arguments[1]).endswith("last.pt"):
+        saved += 1
+        if saved == int(fatal):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+settings, folder = training.load_recipe(recipe), Path(folder)
+examples = training.prepare(Path(archive), folder, print)
+training.Training(settings, folder, *examples, "cpu").run(print)
+"""
+"""A training that saves after each step, and is killed the moment before its state gets its name."""
+
+
+def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: Path, tmp_path: Path) -> None:
+    """Killed in the second of three epochs, it ends in the same weights, to the last bit."""
+    whole = start(labelled, tmp_path / "whole")
+    whole.run(quiet)
+    fatal = whole.steps_per_epoch + 5
+    line = [recipe, labelled, tmp_path / "killed", torch.get_num_threads(), fatal]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, line)], cwd=REPOSITORY, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = start(labelled, tmp_path / "killed")
+    assert whole.steps_per_epoch < resumed.step < 2 * whole.steps_per_epoch
+    resumed.run(quiet)
+    assert resumed.best[:2] == whole.best[:2]
+    for key, value in whole.average.items():
+        assert torch.equal(value, resumed.average[key]), key
+
+
+def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
+    command: Command, labelled: Path, recipe: Path, archive: Path
+) -> None:
+    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "training"]
+    named = [*line, "--name", "mine", "--version", "1"]
+    epochs = command.folder / "training/epochs.csv"
+    with running(command.start(*named)) as process:
+        wait_until(epochs.exists)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(epochs.read_text().splitlines()) < 1 + 3, "it was to be killed before its end"
+    done = command(*named)
+    assert "read" not in done.stderr, "what is cleaned is not read again"
+    assert "epoch 1 of 3" not in done.stderr
+    rows = list(csv.DictReader(epochs.open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    settings = json.loads((command.folder / "training/settings.json").read_text())
+    assert settings["crop"] == 500 and settings["network"]["patch"] == 10
+    assert "mine:1" in done.stdout
+
+    listed = json.loads(command("model", "list", "--json").stdout)
+    mine = next(model for model in listed if model["name"] == "mine")
+    assert set(mine["thresholds"]) == set(LABELS)
+    command("run", archive)
+    query = ["query", "--json", "--sql", "SELECT model, count(*) AS records FROM results GROUP BY model"]
+    assert json.loads(command(*query).stdout) == [{"model": "mine", "records": 64}]
+
+    assert command(*named).stdout == done.stdout, "an ended training stays what it is"
+    taken = command(*line[:-1], "another", "--name", "mine", "--version", "1", status=1)
+    assert "give this one a new version" in taken.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_said_before_anything_is_read(
+    command: Command, labelled: Path, recipe: Path
+) -> None:
+    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "t", "--name", "a", "--version", "1"]
+    done = command(*line, "--device", "cuda", status=1)
+    assert done.stderr == "ecgbatch: torch finds no CUDA device here: use device cpu\n"
+
+
+def test_a_folder_belongs_to_one_training(labelled: Path, tmp_path: Path) -> None:
+    start(labelled, tmp_path)
+    with pytest.raises(EcgbatchError, match="other settings"):
+        start(labelled, tmp_path, seed=1)
+    fewer = (labelled / "ptbxl_database.csv").read_text().splitlines()[:-60]
+    other = tmp_path / "other"
+    shutil.copytree(labelled, other)
+    (other / "ptbxl_database.csv").write_text("\n".join(fewer) + "\n")
+    with pytest.raises(EcgbatchError, match="other records"):
+        start(other, tmp_path)
+
+
+def test_a_record_that_does_not_fit_is_named(labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(labelled, tmp_path / "archive")
+    (tmp_path / "archive/00003_lr.dat").unlink()
+    with pytest.raises(EcgbatchError, match="00003_lr"):
+        start(tmp_path / "archive", tmp_path / "training")
+
+
+def test_superclasses_that_nobody_has_cannot_be_learned(labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "scp_statements.csv").write_text(STATEMENTS.replace(",HYP", ","))
+    shutil.copy(labelled / "ptbxl_database.csv", tmp_path)
+    for file in labelled.glob("*_lr.*"):
+        (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(EcgbatchError, match="each superclass"):
+        start(tmp_path, tmp_path / "training")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in training.RECIPES.glob("*.json")])
+def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
+    settings = training.load_recipe(name)
+    model = registry.find(name.replace("xlstm-ecg-", "xlstm-ecg:"))
+    assert settings.network == model.config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0},
+        {"crop": 3},
+        {"crop": 2000},
+        {"whole_epochs": 9, "epochs": 3},
+        {"learning": 1},
+        {"network": {"depth": 1}},
+        [],
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line(values: object, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(RECIPE | values if isinstance(values, dict) else values))
+    with pytest.raises(EcgbatchError) as error:
+        training.load_recipe(str(path))
+    assert "\n" not in str(error.value)
+    with pytest.raises(EcgbatchError, match=r"xlstm-ecg-1\.1\.0"):
+        training.load_recipe("no such recipe")

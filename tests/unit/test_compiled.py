@@ -1,0 +1,454 @@
+"""The compiled kernel against the golden numbers, scipy and the network in torch, on every instruction set here."""
+
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.preprocessing import Normalization
+from ecgbatch.settings import EcgbatchError
+
+pytestmark = pytest.mark.skipif(
+    not compiled.available(), reason="the compiled kernel is not built: needs a C++ compiler at install time"
+)
+
+VARIANTS = {
+    "stacked128": NetworkConfig(),
+    "stacked64": NetworkConfig(embedding_dim=64),
+    "hierarchical128": NetworkConfig("hierarchical"),
+}
+SETS = compiled.usable_instructions()
+Golden = dict[str, Any]
+
+
+@cache
+def golden_numbers(folder: Path) -> Golden:
+    spec = importlib.util.spec_from_file_location("golden_weights", folder / "golden_weights.py")
+    assert spec and spec.loader
+    rule = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rule)
+    shapes = json.loads((folder / "state_dict_shapes.json").read_text())
+    expected = np.load(folder / "expected.npz")
+    return {
+        "signal": np.ascontiguousarray(expected["preprocessed"], dtype=np.float32),
+        "metadata": np.ascontiguousarray(expected["metadata"], dtype=np.float32),
+        "weights": {variant: rule.golden_weights(shapes[variant]) for variant in VARIANTS},
+        "probabilities": {variant: expected[f"probabilities_{variant}"] for variant in VARIANTS},
+    }
+
+
+@pytest.fixture
+def golden(shared: Path) -> Golden:
+    return golden_numbers(shared / "golden")
+
+
+def random_weights(config: NetworkConfig, seed: int) -> dict[str, np.ndarray]:
+    """Weights of a size at which every gate works and none is saturated."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.standard_normal(shape) * (0.3 if len(shape) == 1 else shape[-1] ** -0.5)).astype(np.float32)
+        for name, shape in compiled.parameter_shapes(config)
+    }
+
+
+def random_records(batch: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal((batch, steps, 12)).astype(np.float32)
+    metadata = np.stack([rng.uniform(0, 2, batch), rng.integers(0, 2, batch)], axis=1).astype(np.float32)
+    return signal, metadata
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden_numbers(golden: Golden, variant: str, instructions: str) -> None:
+    network = compiled.CompiledNetwork(golden["weights"][variant], VARIANTS[variant], instructions)
+    probabilities = network(golden["signal"], golden["metadata"])
+    assert network.instructions == instructions
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, golden["probabilities"][variant], atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_record_has_the_same_bits_in_every_batch(golden: Golden, variant: str, instructions: str) -> None:
+    network = compiled.CompiledNetwork(golden["weights"][variant], VARIANTS[variant], instructions)
+    signal, metadata = np.ascontiguousarray(golden["signal"][:, :100]), golden["metadata"]
+    alone = np.concatenate([network(signal[i : i + 1], metadata[i : i + 1]) for i in range(8)])
+    for batch in (2, 3, 8, 31, 256):
+        order = np.random.default_rng(batch).integers(0, 8, batch)
+        np.testing.assert_array_equal(network(signal[order], metadata[order]), alone[order])
+
+
+def test_the_largest_batch_of_whole_records(golden: Golden) -> None:
+    network = compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"])
+    order = np.arange(256) % 8
+    probabilities = network(golden["signal"][order], golden["metadata"][order])
+    alone = np.concatenate([network(golden["signal"][i : i + 1], golden["metadata"][i : i + 1]) for i in range(8)])
+    np.testing.assert_array_equal(probabilities, alone[order])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    variant=st.sampled_from(["stacked", "hierarchical"]),
+    sizes=st.sampled_from([(16, 1), (32, 2), (48, 1), (64, 4), (80, 1), (96, 2), (96, 3), (128, 8), (160, 5)]),
+    blocks=st.integers(1, 3),
+    patch=st.sampled_from([1, 1, 2, 5]),
+    steps=st.sampled_from([1, 2, 5, 6, 7, 47, 48, 49, 97, 150]),
+    instructions=st.sampled_from(SETS or ("none",)),
+    seed=st.integers(0, 2**31),
+)
+def test_any_sizes_agree_with_torch(
+    variant: str, sizes: tuple[int, int], blocks: int, patch: int, steps: int, instructions: str, seed: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    network_module = pytest.importorskip("ecgbatch.models.network")
+    config = NetworkConfig(variant, *sizes, blocks, patch)
+    weights = random_weights(config, seed)
+    signal, metadata = random_records(2, steps * patch, seed)
+    network = network_module.ParallelXLSTM(config).double().eval()
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(signal).double(), torch.from_numpy(metadata).double()).numpy()
+    probabilities = compiled.CompiledNetwork(weights, config, instructions)(signal, metadata)
+    np.testing.assert_allclose(probabilities, expected, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 999, 1001, 3000])
+def test_other_lengths_agree_between_instruction_sets(golden: Golden, steps: int) -> None:
+    signal = np.ascontiguousarray(np.tile(golden["signal"][:1], (1, 3, 1))[:, :steps])
+    networks = [
+        compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"], name) for name in SETS
+    ]
+    results = [network(signal, golden["metadata"][:1]) for network in networks]
+    for result in results:
+        np.testing.assert_allclose(result, results[-1], atol=1e-5, rtol=0)
+
+
+def test_a_workspace_used_for_another_length_gives_the_same_bits(golden: Golden) -> None:
+    network = compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"])
+    signal, metadata = golden["signal"][:1], golden["metadata"][:1]
+    short = np.ascontiguousarray(signal[:, :50])
+    before = network(short, metadata)
+    network(signal, metadata)
+    np.testing.assert_array_equal(network(short, metadata), before)
+
+
+def test_threads_share_a_network(golden: Golden) -> None:
+    network = compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"])
+    signal, metadata = golden["signal"], golden["metadata"]
+    alone = network(signal, metadata)
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(lambda _: network(signal, metadata), range(8)):
+            np.testing.assert_array_equal(result, alone)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_a_broken_record_shows_and_harms_only_itself(golden: Golden, instructions: str) -> None:
+    network = compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"], instructions)
+    signal, metadata = golden["signal"][:3].copy(), golden["metadata"][:3]
+    sound = network(signal, metadata)
+    signal[1, 995, 3] = np.nan
+    broken = network(signal, metadata)
+    assert np.isnan(broken[1]).all()
+    np.testing.assert_array_equal(broken[[0, 2]], sound[[0, 2]])
+    np.testing.assert_array_equal(network(golden["signal"][:3], metadata), sound)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e4])
+def test_extreme_signals_give_probabilities(golden: Golden, scale: float, instructions: str) -> None:
+    network = compiled.CompiledNetwork(golden["weights"]["stacked128"], VARIANTS["stacked128"], instructions)
+    probabilities = network(golden["signal"][:1] * np.float32(scale), golden["metadata"][:1])
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+
+
+@pytest.mark.parametrize("gate_bias", [-300.0, -40.0, 40.0, 300.0])
+def test_extreme_gates_give_what_torch_gives(gate_bias: float) -> None:
+    torch = pytest.importorskip("torch")
+    network_module = pytest.importorskip("ecgbatch.models.network")
+    config = NetworkConfig(embedding_dim=64)
+    signal, metadata = random_records(1, 150, 1)
+    for gates in ("slstm_cell._bias_", "mlstm_cell.igate.bias", "mlstm_cell.fgate.bias"):
+        weights = random_weights(config, 1)
+        for name in weights:
+            if name.endswith(gates):
+                weights[name] = weights[name] + np.float32(gate_bias)
+        network = network_module.ParallelXLSTM(config).double().eval()
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(signal).double(), torch.from_numpy(metadata).double()).numpy()
+        for instructions in SETS:
+            probabilities = compiled.CompiledNetwork(weights, config, instructions)(signal, metadata)
+            np.testing.assert_allclose(probabilities, expected, atol=3e-5, rtol=0)
+
+
+def random_recordings(batch: int, samples: int, seed: int) -> np.ndarray:
+    """(batch, samples, 12) mV that wander, as leads do that lose their contact."""
+    return np.cumsum(np.random.default_rng(seed).standard_normal((batch, samples, 12)), axis=1) / 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 9),
+    samples=st.integers(22, 3000),
+    offset=st.sampled_from([0.0, -3.0, 1000.0]),
+    scale=st.sampled_from([1e-9, 1.0, 1e4]),
+    instructions=st.sampled_from(SETS or ("none",)),
+    seed=st.integers(0, 2**31),
+)
+def test_cleaning_is_what_scipy_does(
+    batch: int, samples: int, offset: float, scale: float, instructions: str, seed: int
+) -> None:
+    signals = scale * (random_recordings(batch, samples, seed) + offset)
+    expected = reference.clean(signals, Normalization(0.0, 1.0))
+    cleaned = compiled.clean(signals, Normalization(0.0, 1.0), instructions)
+    assert cleaned.dtype == np.float32
+    assert cleaned.flags.c_contiguous
+    one_place = 1.2e-7
+    np.testing.assert_allclose(cleaned, expected, rtol=one_place, atol=1e-10 * np.abs(signals).max())
+
+
+def test_cleaning_gives_the_float32_that_scipy_gives_but_where_rounding_is_close() -> None:
+    signals = random_recordings(8, 1000, 0)
+    for instructions in SETS:
+        cleaned = compiled.clean(signals, Normalization(), instructions)
+        assert np.mean(cleaned != reference.clean(signals, Normalization())) < 1e-3
+
+
+def test_instruction_sets_clean_alike_to_the_last_bit_in_every_batch() -> None:
+    signals = random_recordings(9, 1000, 1)
+    together = compiled.clean(signals, Normalization())
+    for instructions in SETS:
+        for size in (1, 2, 9):
+            parts = [signals[i : i + size] for i in range(0, 9, size)]
+            cleaned = [compiled.clean(part, Normalization(), instructions) for part in parts]
+            np.testing.assert_array_equal(np.concatenate(cleaned), together)
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_constant_leads_become_nothing(instructions: str) -> None:
+    levels = np.array([0.0, 1.0, -1.0, 1e-6, 5.0, 1e4, 0.0, -300.0, 2.5, 1e-12, 32.767, -32.768])
+    cleaned = compiled.clean(np.tile(levels, (2, 1000, 1)), Normalization(0.0, 1.0), instructions)
+    assert (cleaned[:, :, levels == 0] == 0).all()
+    assert (np.abs(cleaned) <= 1e-9 * np.abs(levels)).all()
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 10, 500, 999])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_broken_sample_breaks_its_lead_alone_as_in_scipy(at: int, broken: float, instructions: str) -> None:
+    signals = random_recordings(3, 1000, 2)
+    expected = compiled.clean(signals, Normalization(), instructions)
+    expected[1, :, 7] = np.nan
+    signals[1, at, 7] = broken
+    np.testing.assert_array_equal(compiled.clean(signals, Normalization(), instructions), expected)
+    np.testing.assert_array_equal(np.isnan(reference.clean(signals, Normalization())), np.isnan(expected))
+
+
+def test_threads_clean_at_once() -> None:
+    signals = random_recordings(8, 1000, 3)
+    alone = compiled.clean(signals, Normalization())
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(lambda _: compiled.clean(signals, Normalization()), range(50)):
+            np.testing.assert_array_equal(result, alone)
+
+
+def test_other_threads_run_while_one_cleans() -> None:
+    signals = random_recordings(300, 1000, 5)
+
+    def clean() -> tuple[float, float]:
+        began = time.perf_counter()
+        compiled.clean(signals, Normalization(), "baseline")
+        return began, time.perf_counter()
+
+    def moments_within_a_call() -> int:
+        moments = []
+        cleaning = pool.submit(clean)
+        while not cleaning.done():
+            moments.append(time.perf_counter())
+            time.sleep(0.0005)
+        began, ended = cleaning.result()
+        return sum(began < moment < ended for moment in moments)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert median(moments_within_a_call() for _ in range(15)) >= 4
+
+
+def test_signals_no_longer_than_the_padding_are_refused() -> None:
+    assert compiled.clean(np.ones((2, 22, 12)), Normalization()).shape == (2, 22, 12)
+    for samples in (0, 1, 21):
+        with pytest.raises(ValueError, match="21"):
+            compiled.clean(np.ones((2, samples, 12)), Normalization())
+
+
+def test_arrays_that_cannot_be_cleaned_are_refused() -> None:
+    signals = random_recordings(2, 100, 4)
+    wrong = [
+        signals.astype(np.float32),
+        signals.astype(">f8"),
+        signals[:, ::2],
+        signals.transpose(0, 2, 1).copy().transpose(0, 2, 1),
+        signals[:, :, :11].copy(),
+        signals[0],
+        np.broadcast_to(np.float64(0), (0, 2**20 + 1, 12)).copy(),
+    ]
+    for array in wrong:
+        with pytest.raises(EcgbatchError, match=r"^[^\n]+$"):
+            compiled.clean(array, Normalization())
+    with pytest.raises(EcgbatchError, match="sse9"):
+        compiled.clean(signals, Normalization(), "sse9")
+    assert compiled.clean(signals[:0], Normalization()).shape == (0, 100, 12)
+
+
+def test_the_kernel_checks_what_it_is_to_clean() -> None:
+    clean, filters = compiled._kernel.clean, compiled._filters_for_kernel()
+    signals, cleaned = np.zeros(2 * 30 * 12), np.zeros(2 * 30 * 12, np.float32)
+    clean("baseline", *filters, 0.0, 1.0, signals, cleaned, 2, 30)
+    for batch, samples in [(2, 31), (1, 30), (3, 20), (-2, -30), (2, 0), (1, 2**60)]:
+        with pytest.raises(ValueError):
+            clean("baseline", *filters, 0.0, 1.0, signals, cleaned, batch, samples)
+    for arguments in [
+        ("sse9", *filters, 0.0, 1.0, signals, cleaned),
+        ("baseline", *filters[::-1], 0.0, 1.0, signals, cleaned),
+        ("baseline", filters[0], filters[1][:-1], 0.0, 1.0, signals, cleaned),
+        ("baseline", *filters, 0.0, 1.0, signals, cleaned[:-1]),
+        ("baseline", *filters, 0.0, 1.0, signals[:-1], cleaned),
+    ]:
+        with pytest.raises(ValueError):
+            clean(*arguments, 2, 30)
+
+
+def test_scoring_by_the_kernel_imports_no_scipy() -> None:
+    script = """
+import sys
+from ecgbatch.models.weights import registry
+from ecgbatch.models.scorer import Scorer
+Scorer(registry.find(None), kernel="compiled")
+print("scipy" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+def test_an_empty_batch_gives_no_rows() -> None:
+    config = NetworkConfig(embedding_dim=64)
+    network = compiled.CompiledNetwork(random_weights(config, 0), config)
+    empty = network(np.empty((0, 1000, 12), np.float32), np.empty((0, 2), np.float32))
+    assert empty.shape == (0, 5)
+
+
+def test_wrong_arrays_are_refused() -> None:
+    config = NetworkConfig(embedding_dim=64)
+    network = compiled.CompiledNetwork(random_weights(config, 0), config)
+    signal, metadata = random_records(2, 20, 0)
+    wrong = [
+        (signal.astype(np.float64), metadata),
+        (signal, metadata.astype(np.float64)),
+        (signal[:, ::2], metadata),
+        (signal[:, :, :11].copy(), metadata),
+        (signal[0], metadata),
+        (signal, metadata[:1]),
+        (signal[:, :0], metadata),
+    ]
+    for arrays in wrong:
+        with pytest.raises(EcgbatchError, match=r"^[^\n]+$"):
+            network(*arrays)
+
+
+def test_wrong_weights_are_refused() -> None:
+    config = NetworkConfig(embedding_dim=64)
+    weights = random_weights(config, 0)
+    name = "classifier.6.bias"
+    wrong: list[dict[str, np.ndarray]] = [
+        {key: value for key, value in weights.items() if key != name},
+        {**weights, name: weights[name][:4]},
+        {**weights, name: weights[name].astype(np.float64)},
+        {**weights, "classifier.9.bias": weights[name]},
+    ]
+    for case in wrong:
+        with pytest.raises(EcgbatchError, match="classifier"):
+            compiled.CompiledNetwork(case, config)
+    with pytest.raises(EcgbatchError, match="sse9"):
+        compiled.CompiledNetwork(weights, config, "sse9")
+
+
+def test_unsupported_sizes_are_said_to_be_so() -> None:
+    config = NetworkConfig(embedding_dim=40, heads=4)
+    assert not compiled.supports(config)
+    with pytest.raises(EcgbatchError, match="use torch"):
+        compiled.CompiledNetwork(random_weights(config, 0), config)
+
+
+def test_the_kernel_checks_what_it_is_given() -> None:
+    kernel = compiled._kernel
+    config = NetworkConfig(embedding_dim=64)
+    layout = compiled._for_kernel(random_weights(config, 0), config)
+    parameters = np.concatenate([part.astype(np.float32).ravel() for part in layout])
+    sizes = (12, 64, 128, 4, 1, 2, 128)
+    network = kernel.load("baseline", *sizes, parameters)
+    signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
+    kernel.run(network, signal, metadata, output, 2, 10)
+    for batch, samples in [(2, 11), (3, 10), (-1, 10), (2, 0), (2, -10), (1, 20), (2**62, 2**62)]:
+        with pytest.raises(ValueError):
+            kernel.run(network, signal, metadata, output, batch, samples)
+    with pytest.raises(ValueError):
+        kernel.load("baseline", *sizes, parameters[:-1])
+    with pytest.raises(ValueError):
+        kernel.load("baseline", *sizes, np.append(parameters, np.float32(0)))
+    with pytest.raises(ValueError):
+        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, parameters)
+
+
+def test_the_fastest_instructions_come_first() -> None:
+    assert compiled.instructions() == SETS[0]
+    assert SETS[-1] == "baseline"
+    if platform.machine() == "x86_64" and Path("/proc/cpuinfo").exists():
+        flags = Path("/proc/cpuinfo").read_text().split()
+        assert ("avx512" in SETS) == ("avx512f" in flags and "avx512dq" in flags)
+        assert ("avx2" in SETS) == ("avx2" in flags and "fma" in flags)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space as Linux does")
+def test_too_little_memory_is_an_error_and_no_crash() -> None:
+    script = """
+import resource, numpy as np
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.preprocessing import Normalization
+config = NetworkConfig(embedding_dim=64)
+weights = {name: np.zeros(shape, np.float32) for name, shape in compiled.parameter_shapes(config)}
+network = compiled.CompiledNetwork(weights, config)
+signal, metadata = np.zeros((1, 1_000_000, 12), np.float32), np.zeros((1, 2), np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+try:
+    network(signal, metadata)
+except MemoryError:
+    print("MemoryError", network(signal[:, :1000].copy(), metadata).shape)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+recording = np.zeros((1, 1_000_000, 12))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+try:
+    compiled.clean(recording, Normalization())
+except MemoryError:
+    print("MemoryError", compiled.clean(recording[:, :1000].copy(), Normalization()).shape)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["MemoryError (1, 5)", "MemoryError (1, 1000, 12)"]

@@ -1,0 +1,231 @@
+"""The GPU's way through the network and the cleaning, on a CPU; the Triton kernel in Triton's interpreter."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import golden
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels import cuda
+from ecgbatch.models.preprocessing import Normalization
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError
+
+CPU = torch.device("cpu")
+SMALL = NetworkConfig("stacked", 32, 2)
+TRITON = "needs triton 3.7, which torch's CUDA builds bring and `pip install triton` gives to others"
+
+
+def on_cpu(config: NetworkConfig) -> cuda.CudaNetwork:
+    return cuda.CudaNetwork(golden.golden_weights(config), config, Normalization(), device="cpu")
+
+
+def recordings(batch: int, drift: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Noise on a slow wave and an offset of `drift` mV: (B, 1000, 12)."""
+    rng = np.random.default_rng(seed)
+    wave = drift * (1 + np.sin(np.arange(SAMPLES) / 70))[:, None]
+    return 0.3 * rng.standard_normal((batch, SAMPLES, len(LEADS))) + wave
+
+
+def scan_example(heads: int, steps: int, batch: int, dim: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:
+    numbers = torch.Generator().manual_seed(heads + steps + batch + dim)
+    gates = size * torch.randn(heads, steps, batch, 4 * dim, generator=numbers)
+    return gates, torch.randn(heads, dim, 4 * dim, generator=numbers) / dim**0.5
+
+
+# --- Cleaning
+
+
+@pytest.mark.parametrize("drift", [0.0, 2.0, 50.0])
+def test_cleaning_by_one_matrix_is_cleaning_by_filters(drift: float) -> None:
+    """Also of leads that drift far away, where a product in float32 is wrong by 4e-4."""
+    normalization = Normalization(mean=0.01, std=0.3)
+    signals = recordings(3, drift)
+    network = cuda.CudaNetwork(golden.golden_weights(SMALL), SMALL, normalization, device="cpu")
+    cleaned = network.clean(signals)
+    assert cleaned.dtype == torch.float32
+    np.testing.assert_allclose(cleaned.numpy(), reference.clean(signals, normalization), atol=1e-6, rtol=0)
+
+
+# --- The network
+
+
+@pytest.mark.parametrize("variant", golden.CONFIGS)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_golden_numbers(shared: Path, variant: str, batch: int) -> None:
+    signal = np.load(shared / "golden/expected.npz")["preprocessed"]
+    network = on_cpu(golden.CONFIGS[variant])
+    parts = [network(signal[i : i + batch], golden.METADATA[i : i + batch]) for i in range(0, 8, batch)]
+    assert np.abs(np.concatenate(parts) - golden.PROBABILITIES[variant]).max() < golden.TOLERANCE
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    config=st.builds(
+        NetworkConfig,
+        variant=st.sampled_from(["stacked", "hierarchical"]),
+        embedding_dim=st.sampled_from([8, 24, 32]),
+        heads=st.sampled_from([1, 2, 4]),
+        blocks=st.integers(1, 3),
+        patch=st.sampled_from([1, 4]),
+    ),
+    batch=st.integers(1, 3),
+    steps=st.integers(1, 2 * cuda.MLSTM_CHUNK + 5),
+)
+def test_whole_sequences_are_the_network(config: NetworkConfig, batch: int, steps: int) -> None:
+    weights = golden.golden_weights(config)
+    whole = cuda.WholeSequence(config, cuda.plain_scan)
+    whole.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    numbers = torch.Generator().manual_seed(steps)
+    signal = torch.randn(batch, steps * config.patch, len(LEADS), generator=numbers, dtype=torch.float64)
+    metadata = torch.tensor([[60.0, 1.0]], dtype=torch.float64).expand(batch, 2)
+    with torch.inference_mode():
+        expected = golden.network(config, weights).double()(signal, metadata)
+        torch.testing.assert_close(whole.eval().double()(signal, metadata), expected, atol=1e-10, rtol=0)
+
+
+def test_from_millivolts_to_probabilities() -> None:
+    config = golden.CONFIGS["stacked64"]
+    network = on_cpu(config)
+    signals, metadata = recordings(5), golden.METADATA[:5]
+    probabilities = network(network.clean(signals), metadata)
+    assert probabilities.dtype == np.float32
+    cleaned = torch.from_numpy(reference.clean(signals, Normalization()))
+    with torch.inference_mode():
+        expected = golden.network(config, golden.golden_weights(config))(cleaned, torch.from_numpy(metadata))
+    np.testing.assert_allclose(probabilities, expected.numpy(), atol=golden.TOLERANCE, rtol=0)
+
+
+def test_products_are_in_full_float32_whatever_was_set() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        on_cpu(SMALL)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so() -> None:
+    with pytest.raises(EcgbatchError, match="use device cpu"):
+        cuda.CudaNetwork(golden.golden_weights(SMALL), SMALL, Normalization())
+
+
+# --- The loop of the sLSTM
+
+
+def broken(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("Failed to find C compiler")
+
+
+def off(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    return cuda.plain_scan(gates, kernel) + 3e-5
+
+
+def not_a_number(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    return cuda.plain_scan(gates, kernel) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("scan", "why"), [(broken, "Failed to find C compiler"), (off, "3.0e-05"), (not_a_number, "nan")]
+)
+def test_a_kernel_that_fails_or_disagrees_is_not_used(
+    scan: cuda.Scan, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert cuda.checked(scan, SMALL, CPU) is cuda.plain_scan
+    assert why in caplog.text
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A second copy of the module, its kernel in Triton's interpreter."""
+    pytest.importorskip("triton", minversion="3.7", reason=TRITON)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    spec = importlib.util.spec_from_file_location("interpreted_cuda", cuda.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+@pytest.mark.parametrize(
+    ("heads", "steps", "batch", "dim", "size"),
+    [
+        pytest.param(4, 60, 3, 32, 3.0, id="the published sizes"),
+        pytest.param(2, 30, 17, 16, 3.0, id="two tiles, one nearly empty"),
+        pytest.param(1, 1, 16, 32, 3.0, id="a single step"),
+        pytest.param(3, 20, 33, 24, 3.0, id="a head that is no power of two"),
+        pytest.param(2, 20, 5, 2, 3.0, id="a head narrower than a tile"),
+        pytest.param(2, 40, 4, 32, 100.0, id="saturated gates"),
+    ],
+)
+def test_kernel_is_the_plain_loop(
+    interpreted: ModuleType, heads: int, steps: int, batch: int, dim: int, size: float
+) -> None:
+    gates, kernel = scan_example(heads, steps, batch, dim, size)
+    expected = cuda.plain_scan(gates.double(), kernel.double()).float()
+    torch.testing.assert_close(interpreted.triton_scan(gates, kernel), expected, atol=1e-5, rtol=0)
+
+
+def test_kernel_passes_the_check_at_the_start(interpreted: ModuleType) -> None:
+    assert interpreted.checked(interpreted.triton_scan, SMALL, CPU) is interpreted.triton_scan
+
+
+@pytest.mark.parametrize("architecture", [80, 89, 90])
+@pytest.mark.parametrize("dim", [16, 32])
+def test_kernel_compiles_for_a_gpu_without_one(
+    architecture: int, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To machine code, by the assembler that Triton carries; its products are not in TF32."""
+    triton = pytest.importorskip("triton", minversion="3.7", reason=TRITON)
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    arguments = dict.fromkeys(("gates", "kernel", "hidden"), "*fp32") | dict.fromkeys(("steps", "batch"), "i32")
+    sizes = {"DIM": dim, "WIDTH": dim, "TILE": cuda.TILE}
+    source = ASTSource(cuda.slstm_kernel, arguments | dict.fromkeys(sizes, "constexpr"), sizes)
+    built = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert built.asm["cubin"]
+    assert "fma.rn.f32" in built.asm["ptx"]
+    assert "tf32" not in built.asm["ptx"]
+    assert built.metadata.shared <= 48 * 1024
+
+
+# --- On a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("variant", golden.CONFIGS)
+def test_golden_numbers_on_a_gpu(shared: Path, variant: str) -> None:
+    config = golden.CONFIGS[variant]
+    network = cuda.CudaNetwork(golden.golden_weights(config), config, Normalization())
+    signal = np.load(shared / "golden/expected.npz")["preprocessed"]
+    for batch in (1, 8):
+        parts = [network(signal[i : i + batch], golden.METADATA[i : i + batch]) for i in range(0, 8, batch)]
+        assert np.abs(np.concatenate(parts) - golden.PROBABILITIES[variant]).max() < golden.TOLERANCE
+    cleaned = network.clean(recordings(3, 50.0)).cpu().numpy()
+    expected = reference.clean(recordings(3, 50.0), Normalization())
+    np.testing.assert_allclose(cleaned, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_kernel_on_a_gpu() -> None:
+    pytest.importorskip("triton", minversion="3.7", reason=TRITON)
+    gates, kernel = scan_example(4, SAMPLES, 33, 32, 3.0)
+    hidden = cuda.triton_scan(gates.cuda(), kernel.cuda()).cpu()
+    expected = cuda.plain_scan(gates.double(), kernel.double()).float()
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)

@@ -1,0 +1,281 @@
+"""Models as ONNX and TorchScript files: they load without ecgbatch and give what torch gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import golden
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from commands import Command
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from places import SHARED
+
+from ecgbatch.models import preprocessing
+from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.evaluation.labels import labelled_records
+from ecgbatch.models.evaluation.metrics import roc_auc
+from ecgbatch.models.export import export, onnx_graph
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import Model
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.records.synthetic import write_archive
+from ecgbatch.settings import EcgbatchError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+CONFIGS = [NetworkConfig(variant, 128, patch=patch) for variant in ("stacked", "hierarchical") for patch in (1, 4)]
+SMALL = NetworkConfig("hierarchical", 32, 2, patch=8)
+NORMALIZATION = preprocessing.Normalization(mean=0.01, std=0.3)
+
+ALONE = """
+import importlib.util, sys
+import numpy as np
+file, signal, metadata, out = sys.argv[1:]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+found = [name for name in ("models", "settings", "ecgbatch") if importlib.util.find_spec(name)]
+assert not found, found
+signal, metadata = np.load(signal), np.load(metadata)
+if file.endswith(".onnx"):
+    import onnxruntime
+    session = onnxruntime.InferenceSession(file)
+    score = lambda *inputs: session.run(None, dict(zip(("signal", "metadata"), inputs)))[0]
+else:
+    import torch
+    model = torch.jit.load(file)
+    score = lambda *inputs: model(*map(torch.from_numpy, inputs)).detach().numpy()
+parts = {size: [score(signal[i:i + size], metadata[i:i + size]) for i in range(0, min(len(signal), 2 * size), size)]
+         for size in (1, 3, 64)}
+np.savez(out, **{str(size): np.concatenate(part) for size, part in parts.items()})
+"""
+"""Scores without ecgbatch: two records one by one, six in threes, all together."""
+
+
+@pytest.fixture(scope="module")
+def signals(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """64 records of fold 9 of PTB-XL, or 16 synthetic ones where it is not: (R, 1000, 12) in mV."""
+    if SHARED.is_dir():
+        archive: Path = request.getfixturevalue("ptbxl_fold9")
+    else:
+        archive = tmp_path_factory.mktemp("synthetic")
+        write_archive(archive)
+    return export.recordings(archive)
+
+
+@pytest.fixture(scope="module")
+def metadata(signals: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    many = len(signals)
+    return np.stack([rng.integers(20, 95, many), rng.integers(0, 2, many)], axis=1).astype(np.float32)
+
+
+def made(folder: Path, config: NetworkConfig) -> Model:
+    """A model with golden weights."""
+    return registry.add("golden", "1", config, golden.golden_weights(config), NORMALIZATION, folder=folder)
+
+
+def in_torch(config: NetworkConfig, weights: registry.Weights, cleaned: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        network = golden.network(config, weights)
+        return network(torch.from_numpy(cleaned), torch.from_numpy(metadata)).numpy()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+    """The model that ships, as a file that takes mV. Of random weights torch itself may be 5e-5 off float64."""
+    file = tmp_path_factory.mktemp("trained") / "model.onnx"
+    export.export(registry.find("xlstm-ecg:1.1.0"), file, "onnx", raw=True)
+    return onnxruntime.InferenceSession(file)
+
+
+def scored_alone(file: Path, signal: np.ndarray, metadata: np.ndarray) -> dict[str, np.ndarray]:
+    """What the file gives in a process that has no ecgbatch: probabilities by batch size."""
+    folder = file.parent / "alone"
+    folder.mkdir()
+    np.save(folder / "signal.npy", signal.astype(np.float32))
+    np.save(folder / "metadata.npy", metadata)
+    paths = [file, *(folder / name for name in ("signal.npy", "metadata.npy", "out.npz"))]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    line = [sys.executable, "-W", "ignore", "-c", ALONE, *map(str, paths)]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(folder / "out.npz"))
+
+
+# --- The numbers
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.variant}-patch{config.patch}")
+def test_files_score_as_torch_does_where_ecgbatch_is_not(
+    tmp_path: Path, signals: np.ndarray, metadata: np.ndarray, config: NetworkConfig
+) -> None:
+    model = made(tmp_path, config)
+    cleaned = preprocessing.clean(signals, NORMALIZATION)
+    expected = in_torch(config, golden.golden_weights(config), cleaned, metadata)
+    for file_format, raw in (("onnx", config.patch == 1), ("torchscript", config.patch == 4)):
+        file = tmp_path / file_format / f"model.{file_format}"
+        file.parent.mkdir()
+        exported = export.export(model, file, file_format, raw=raw)
+        assert exported.size == file.stat().st_size
+        found = scored_alone(file, signals if raw else cleaned, metadata)
+        assert {size: len(values) for size, values in found.items()} == {"1": 2, "3": 6, "64": len(signals)}
+        for values in found.values():
+            assert values.dtype == np.float32
+            np.testing.assert_allclose(values, expected[: len(values)], atol=golden.TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("variant", golden.CONFIGS)
+def test_golden_numbers(shared: Path, tmp_path: Path, variant: str) -> None:
+    signal = np.load(shared / "golden/expected.npz")["preprocessed"].astype(np.float32)
+    export.export(made(tmp_path, golden.CONFIGS[variant]), tmp_path / "model.onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    [probabilities] = session.run(None, {"signal": signal, "metadata": golden.METADATA})
+    np.testing.assert_allclose(probabilities, golden.PROBABILITIES[variant], atol=golden.TOLERANCE, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 5),
+    size=st.floats(0, 20),
+    drift=st.floats(-50, 50),
+    age=st.floats(0, 120, width=32),
+    seed=st.integers(0, 99),
+)
+def test_whatever_the_signal_onnx_gives_what_torch_gives(
+    trained: onnxruntime.InferenceSession, batch: int, size: float, drift: float, age: float, seed: int
+) -> None:
+    """Silent or loud or far off the zero line, in mV."""
+    noise = np.random.default_rng(seed).standard_normal((batch, SAMPLES, len(LEADS)))
+    signal = (drift + size * noise).astype(np.float32)
+    metadata = np.full((batch, 2), (age, 1), np.float32)
+    model = registry.find("xlstm-ecg:1.1.0")
+    cleaned = preprocessing.clean(signal, model.normalization)
+    expected = in_torch(model.config, model.weights(), cleaned, metadata)
+    [found] = trained.run(None, {"signal": signal, "metadata": metadata})
+    np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
+
+
+# --- Eight bits
+
+
+def test_eight_bits_take_a_third_of_the_size(tmp_path: Path, signals: np.ndarray, metadata: np.ndarray) -> None:
+    model = registry.find("xlstm-ecg:1.1.0")
+    sizes = [export.export(model, tmp_path / "model.onnx", "onnx", int8=int8).size for int8 in (False, True)]
+    assert sizes[1] < sizes[0] / 3
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    cleaned = preprocessing.clean(signals, model.normalization)
+    [found] = session.run(None, {"signal": cleaned, "metadata": metadata})
+    expected = in_torch(model.config, onnx_graph.rounded(model.weights()), cleaned, metadata)
+    np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
+    assert np.abs(found - in_torch(model.config, model.weights(), cleaned, metadata)).max() < 0.05
+
+
+@given(arrays(np.float32, (2, 3, 16), elements=st.floats(-100, 100, width=32)))
+def test_rounding_is_by_half_a_step_at_most(weight: np.ndarray) -> None:
+    numbers, scale = onnx_graph.quantized(weight, axis=-1)
+    assert scale.shape == (2, 3, 1)
+    assert np.abs(numbers.astype(int)).max() <= 127
+    assert (np.abs(numbers * scale - weight) <= 0.501 * scale).all()
+    assert (np.abs(numbers).max(axis=-1) >= 127 * (np.abs(weight).max(axis=-1) > 1e-30)).all()
+
+
+@pytest.mark.skipif(not compiled.available(), reason="the compiled kernel is not built")
+def test_eight_bits_cost_next_to_no_auc(ptbxl_fold9: Path) -> None:
+    """On a third of fold 9, by the compiled kernel with the weights of the file."""
+    records = [r for r in labelled_records(ptbxl_fold9 / "ptbxl_database.csv") if r.fold == 9][::3]
+    model = registry.find("xlstm-ecg:1.1.0")
+    recorded = np.stack([export.read_recording(ptbxl_fold9 / record.path) for record in records])
+    cleaned = preprocessing.clean(recorded, model.normalization)
+    filled = [preprocessing.metadata(r.age, r.sex, model.metadata_fill).values for r in records]
+    labels = np.array([record.labels for record in records])
+    aucs = []
+    for weights in (model.weights(), onnx_graph.rounded(model.weights())):
+        found = compiled.CompiledNetwork(weights, model.config)(cleaned, np.array(filled, np.float32))
+        aucs.append(np.mean([roc_auc(labels[:, at], found[:, at]) for at in range(len(LABELS))]))
+    assert aucs[0] > 0.9
+    assert aucs[1] > aucs[0] - 0.002
+
+
+# --- The file
+
+
+def test_an_onnx_file_is_standard_and_says_what_it_is(tmp_path: Path) -> None:
+    model = made(tmp_path, SMALL)
+    export.export(model, tmp_path / "model.onnx", "onnx", raw=True)
+    written = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(written, full_check=True)
+    assert {node.domain for node in written.graph.node} == {""}
+    shapes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*written.graph.input, *written.graph.output)
+    }
+    assert shapes == {"signal": ["batch", 1000, 12], "metadata": ["batch", 2], "probabilities": ["batch", 5]}
+    about = {entry.key: json.loads(entry.value) for entry in written.metadata_props}
+    assert about == {**model.description, "signal": "mV at 100 Hz", "int8": False}
+
+
+def test_a_torchscript_file_says_what_it_is(tmp_path: Path) -> None:
+    model = made(tmp_path, SMALL)
+    export.export(model, tmp_path / "model.pt", "torchscript")
+    more = {export.DESCRIPTION: ""}
+    torch.jit.load(tmp_path / "model.pt", _extra_files=more)
+    assert json.loads(more[export.DESCRIPTION]) == {**model.description, "signal": "cleaned", "int8": False}
+
+
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_a_file_that_is_off_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str) -> None:
+    model = made(tmp_path / "models", SMALL)
+    file = tmp_path / "model"
+    file.write_text("from before")
+    writer = onnx_graph if file_format == "onnx" else export
+    monkeypatch.setattr(writer, "filter_matrix", lambda: np.eye(SAMPLES))
+    with pytest.raises(EcgbatchError, match="off by"):
+        export.export(model, file, file_format, raw=True)
+    assert file.read_text() == "from before"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "models"}
+
+
+# --- The command
+
+
+def test_the_command_exports_the_model_that_is_set(command: Command, archive: Path) -> None:
+    command.environment["ECGBATCH_MODEL"] = "xlstm-ecg:1.1.0"
+    done = command("model", "export", "--format", "onnx", "small.onnx", "--raw", "--int8", "--check", archive)
+    assert "xlstm-ecg:1.1.0" in done.stdout
+    assert "on 16 records" in done.stdout  # those of the archive that are ten seconds at 100 Hz
+    assert done.stderr == ""
+    done = command("model", "export", "--format", "torchscript", "small.pt")
+    assert done.stderr == ""
+    assert torch.jit.load(command.folder / "small.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--format torchscript --int8 model.pt", "eight bits"),
+        ("--format onnx no/such/folder/model.onnx", "cannot write"),
+        ("--format onnx --check empty model.onnx", "no record of twelve leads"),
+    ],
+)
+def test_what_cannot_be_is_one_line(command: Command, arguments: str, reason: str) -> None:
+    (command.folder / "empty").mkdir()
+    error = command("model", "export", *arguments.split(), status=1).stderr
+    assert reason in error
+    assert error.count("\n") == 1
+    assert not list(command.folder.glob("model.*"))
+
+
+def test_without_its_packages_onnx_says_what_to_install(command: Command) -> None:
+    (command.folder / "sitecustomize.py").write_text("import sys; sys.modules['onnxruntime'] = None")
+    command.environment["PYTHONPATH"] = str(command.folder)
+    error = command("model", "export", "--format", "onnx", "model.onnx", status=1).stderr
+    assert error == "ecgbatch: ONNX files need onnxruntime: pip install 'ecgbatch[export]'\n"

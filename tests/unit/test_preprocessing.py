@@ -1,0 +1,177 @@
+"""Filters, normalisation, age and sex."""
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import golden
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import butter, filtfilt, iirnotch, lfilter_zi
+
+from ecgbatch.models import preprocessing
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.preprocessing import MetadataFill, Normalization, load_normalization, metadata
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
+from ecgbatch.settings import EcgbatchError
+
+FILL = MetadataFill(age=59.0, sex=0.4)
+Clean = Callable[[np.ndarray, Normalization], np.ndarray]
+CLEANERS: dict[str, Clean] = {"matrix": preprocessing.clean} | {
+    name: partial(compiled.clean, instructions=name) for name in compiled.usable_instructions()
+}
+
+
+@pytest.fixture(params=CLEANERS)
+def clean(request: pytest.FixtureRequest) -> Clean:
+    return CLEANERS[request.param]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_records_at_once_give_what_leads_one_by_one_give(clean: Clean, batch: int) -> None:
+    rng = np.random.default_rng(0)
+    signals = rng.standard_normal((batch, SAMPLES, 12)) + 3 * np.sin(np.arange(SAMPLES) / 200)[:, None]
+    cleaned = clean(signals, Normalization())
+    assert cleaned.dtype == np.float32
+    assert cleaned.flags.c_contiguous
+    np.testing.assert_allclose(cleaned, reference.clean(signals, Normalization()), atol=2e-6, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(at=st.integers(0, SAMPLES - 1), lead=st.integers(0, len(LEADS) - 1), size=st.floats(-30, 30))
+@pytest.mark.parametrize("cleaner", CLEANERS)
+def test_a_single_spike_anywhere_is_cleaned_alike(cleaner: str, at: int, lead: int, size: float) -> None:
+    """The first and last samples are those on which the filters' padding is built."""
+    signals = np.zeros((1, SAMPLES, len(LEADS)))
+    signals[0, at, lead] = size
+    cleaned = CLEANERS[cleaner](signals, Normalization(0.0, 1.0))
+    np.testing.assert_allclose(cleaned, reference.clean(signals, Normalization(0.0, 1.0)), atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, -3.0, 1000.0])
+def test_the_matrix_is_what_scipy_does_however_far_leads_are_off(offset: float) -> None:
+    signals = np.cumsum(np.random.default_rng(1).standard_normal((4, SAMPLES, 12)), axis=1) / 10 + offset
+    filtered = signals
+    for numerator, denominator in preprocessing.filters():
+        filtered = filtfilt(numerator, denominator, filtered, axis=1)
+    difference = preprocessing.filter_matrix() @ signals - filtered
+    assert np.abs(difference).max() < 1e-11 * np.abs(signals).max()
+
+
+def test_the_state_at_rest_is_scipys() -> None:
+    for numerator, denominator in preprocessing.filters():
+        at_rest = preprocessing.state_at_rest(numerator, denominator)
+        np.testing.assert_allclose(at_rest, lfilter_zi(numerator, denominator), rtol=1e-10)
+
+
+def test_the_filters_take_drift_and_mains_away_and_leave_the_beats(clean: Clean) -> None:
+    t = np.arange(SAMPLES) / 100
+    parts = np.zeros((SAMPLES, 12))
+    parts[:, :3] = np.stack([np.full(SAMPLES, 2.0), np.sin(2 * np.pi * 0.1 * t), np.sin(2 * np.pi * 10 * t)], axis=1)
+    drift, slow, beats = clean(parts[None], Normalization(0.0, 1.0))[0, 200:-200, :3].T
+    assert np.abs(drift).max() < 0.01
+    assert np.abs(slow).max() < 0.05
+    assert np.abs(beats - parts[200:-200, 2]).max() < 0.03
+
+
+@pytest.fixture(scope="module")
+def golden_signals(shared: Path) -> np.ndarray:
+    spec = importlib.util.spec_from_file_location("ptbxl_archive", shared / "ptbxl/ptbxl_archive.py")
+    assert spec and spec.loader
+    pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    found = {}
+    for part in ("fold01", "fold02", "fold03", "fold08", "fold10", "extra"):
+        ids, samples = pack.load(shared / f"ptbxl/ptbxl100_{part}.pxl")
+        found |= {ecg_id: samples[place] / 1000 for place, ecg_id in enumerate(ids) if ecg_id in golden.ECG_IDS}
+    return np.stack([found[ecg_id] for ecg_id in golden.ECG_IDS])
+
+
+def test_the_eight_golden_records(clean: Clean, golden_signals: np.ndarray, shared: Path) -> None:
+    cleaned = clean(golden_signals, Normalization())
+    expected = np.load(shared / "golden/expected.npz")["preprocessed"]
+    assert np.abs(cleaned - expected).max() < 1e-6
+
+
+def test_the_coefficients_are_those_that_scipy_designs() -> None:
+    bandpass = butter(preprocessing.BANDPASS_ORDER, preprocessing.BANDPASS_HZ, "bandpass", fs=SAMPLING_RATE)
+    notch = iirnotch(preprocessing.NOTCH_HZ, preprocessing.NOTCH_Q, fs=SAMPLING_RATE)
+    for ours, designed in zip(preprocessing.filters(), (bandpass, notch), strict=True):
+        for coefficients, wanted in zip(ours, designed, strict=True):
+            np.testing.assert_allclose(coefficients, wanted, rtol=1e-13, atol=1e-15)
+
+
+def test_signals_of_another_length_are_refused() -> None:
+    for samples in (0, 1, 500, SAMPLES + 1, 2 * SAMPLES):
+        with pytest.raises(ValueError):
+            preprocessing.clean(np.ones((2, samples, 12)), Normalization())
+
+
+def test_no_records_give_none(clean: Clean) -> None:
+    assert clean(np.empty((0, SAMPLES, 12)), Normalization()).shape == (0, SAMPLES, 12)
+
+
+@pytest.mark.parametrize(
+    ("age", "sex", "values", "flags"),
+    [
+        (56.0, 1, (56.0, 1.0), ()),
+        (0.0, 0, (0.0, 0.0), ()),
+        (120.0, 0, (120.0, 0.0), ()),
+        (None, 0, (59.0, 0.0), ("age_missing",)),
+        (float("nan"), 0, (59.0, 0.0), ("age_missing",)),
+        (300.0, 0, (90.0, 0.0), ("age_over_89",)),
+        (121.0, 0, (59.0, 0.0), ("age_implausible",)),
+        (-1.0, 0, (59.0, 0.0), ("age_implausible",)),
+        (float("inf"), 0, (59.0, 0.0), ("age_implausible",)),
+        (40.0, None, (40.0, 0.4), ("sex_missing",)),
+        (40.0, 2, (40.0, 0.4), ("sex_missing",)),
+        (None, None, (59.0, 0.4), ("age_missing", "sex_missing")),
+    ],
+)
+def test_age_and_sex(age: float | None, sex: float | None, values: tuple[float, float], flags: tuple[str, ...]) -> None:
+    assert metadata(age, sex, FILL) == (values, flags)
+
+
+@given(age=st.none() | st.floats(), sex=st.none() | st.floats())
+def test_whatever_age_and_sex_what_goes_in_can_be(age: float | None, sex: float | None) -> None:
+    (years, coded), flags = metadata(age, sex, FILL)
+    assert 0 <= years <= 120
+    assert 0 <= coded <= 1
+    assert bool(flags) == ((years, coded) != (age, sex))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_normalization_in_both_forms(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    mean, std = np.full(shape, -0.25), np.full(shape, 1.5)
+    np.savez(tmp_path / "new.npz", global_mean=mean, global_std=std)
+    np.savez(tmp_path / "old.npz", mean, std)
+    assert (
+        load_normalization(tmp_path / "new.npz")
+        == load_normalization(tmp_path / "old.npz")
+        == Normalization(-0.25, 1.5)
+    )
+
+
+def test_files_that_hold_no_normalization(tmp_path: Path) -> None:
+    np.savez(tmp_path / "names.npz", a=1.0, b=2.0)
+    np.savez(tmp_path / "long.npz", np.zeros(3), np.ones(3))
+    np.savez(tmp_path / "flat.npz", 0.0, 0.0)
+    np.savez(tmp_path / "nan.npz", np.nan, 1.0)
+    np.savez(tmp_path / "text.npz", "a", "b")
+    np.savez(tmp_path / "objects.npz", np.array([None]), np.array([None]))
+    np.save(tmp_path / "array.npy", np.zeros(2))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "text.txt").write_text("mean 0, std 1")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "flat.npz").read_bytes()[:100])
+    (tmp_path / "folder.npz").mkdir()
+    paths = [*tmp_path.iterdir(), tmp_path / "missing.npz"]
+    assert len(paths) == 12
+    for path in paths:
+        with pytest.raises(EcgbatchError) as error:
+            load_normalization(path)
+        assert "\n" not in str(error.value)
