@@ -13,7 +13,7 @@ from ecgbatch.settings import EcgbatchError
 
 EPILOG = """\
 Exit status: 0 all scored; 3 finished, with failures; 2 wrong usage; 1 could not do it.
-Settings come from the environment (ECGBATCH_...); the README lists them.
+Settings come from the environment (ECGBATCH_...); docs/reference.md lists them.
 For research use only, never for diagnosis.
 """
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a tiny size, and gives what README's tables are made of; how fast is not tested."""
+"""Every benchmark runs, at a tiny size, and gives what docs/performance.md shows; how fast is not tested."""
 
 import json
 import subprocess
