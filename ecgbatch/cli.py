@@ -9,6 +9,7 @@ import ecgbatch.db.cli
 import ecgbatch.models.cli
 import ecgbatch.producer.cli
 import ecgbatch.worker.cli
+from ecgbatch.printing import remark
 from ecgbatch.settings import EcgbatchError
 
 EPILOG = """\
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
     except EcgbatchError as error:
-        print(f"ecgbatch: {error}", file=sys.stderr)
+        remark(f"ecgbatch: {error}")
         return 1
     except KeyboardInterrupt:
         print("ecgbatch: interrupted", file=sys.stderr)

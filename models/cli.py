@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _add(args: argparse.Namespace, config: "NetworkConfig", weights: "Weights") 
 
 
 def _print_added(model: "Model") -> None:
-    print(f"{model.name}:{model.version}  {_sizes(model)}  fingerprint {model.fingerprint[:12]}  in {model.folder}")
+    say(f"{model.name}:{model.version}  {_sizes(model)}  fingerprint {model.fingerprint[:12]}  in {model.folder}")
 
 
 def run_train(args: argparse.Namespace) -> int:

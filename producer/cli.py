@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, Settings, load
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def run_all(args: argparse.Namespace) -> int:
                 progress = _progress(database, job_id)
                 if progress.ended and progress.reused == progress.total:
                     scored_before = f"all {progress.total:,} records were scored before by {model.name} {model.version}"
-                    print(f"{scored_before}; nothing to do")
+                    say(f"{scored_before}; nothing to do")
                 elif not progress.ended:
                     remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
                     progress = follow(database, job_id, started)

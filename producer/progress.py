@@ -4,6 +4,7 @@ import sys
 import time
 
 from ecgbatch.db.jobs import Progress
+from ecgbatch.printing import printable
 
 LINE_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
@@ -20,6 +21,7 @@ class ProgressLine:
 
     def show(self, text: str) -> None:
         """Replaces the line; where the output is no terminal, at most one in LINE_EVERY seconds is written."""
+        text = printable(text, sys.stderr)
         if self._terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
             self._open = True

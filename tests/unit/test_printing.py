@@ -1,0 +1,60 @@
+"""What commands print: any name on one line, on any terminal; JSON exact."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ecgbatch.printing import print_mapping, print_rows, printable, remark, say
+
+HOSTILE = "a\x1b[31mred\nnext\r\x07\t\u202eback \udcff é"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain name.hea", "plain name.hea"),
+        ("é ß 心电图", "é ß 心电图"),
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("two\nlines\r\n", r"two\nlines\r\n"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\udcff", r"\udcff"),
+        ("C:\\ecg", "C:\\ecg"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_escaped(text: str, shown: str) -> None:
+    assert printable(text, io.TextIOWrapper(io.BytesIO(), "utf-8")) == shown
+
+
+def test_letters_that_the_terminal_lacks_are_escaped() -> None:
+    assert printable("é心", io.TextIOWrapper(io.BytesIO(), "ascii")) == r"\xe9\u5fc3"
+    assert printable("é心", io.TextIOWrapper(io.BytesIO(), "latin-1")) == r"é\u5fc3"
+
+
+def test_every_way_to_print_takes_any_name(capsys: pytest.CaptureFixture[str]) -> None:
+    say(HOSTILE)
+    remark(HOSTILE)
+    print_rows([HOSTILE], [[HOSTILE]])
+    print_mapping({HOSTILE: HOSTILE})
+    captured = capsys.readouterr()
+    for line in (captured.out + captured.err).split("\n"):
+        assert line.isprintable()
+    assert captured.out.count("\n") == 4
+
+
+def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(["path"], [[HOSTILE]], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"path": HOSTILE}]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_errors_reach_any_terminal(encoding: str) -> None:
+    code = "import sys; from ecgbatch.cli import main\nsys.exit(main(['enqueue', 'no\\x1b[31m\\n\\udcff\\u00e9']))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(rb"ecgbatch: there is no archive no\x1b[31m\n\udcff")
+    assert done.stderr.count(b"\n") == 1
