@@ -1,52 +1,91 @@
 """The command `ecgbatch`: scores archives of twelve-lead ECG recordings in the background."""
 
-import argparse
 import os
 import sys
-from importlib.metadata import version
+from importlib import import_module
 
-import ecgbatch.db.cli
-import ecgbatch.models.cli
-import ecgbatch.producer.cli
-import ecgbatch.worker.cli
+import click
+
+from ecgbatch.commands import command
 from ecgbatch.printing import remark
 from ecgbatch.settings import EcgbatchError
 
-EPILOG = """\
+ROOMS = {
+    "ecgbatch.producer.cli": ("run", "enqueue", "status", "failures", "retry", "cancel"),
+    "ecgbatch.worker.cli": ("worker", "flower", "reconcile", "doctor"),
+    "ecgbatch.db.cli": ("query", "db"),
+    "ecgbatch.models.cli": ("model",),
+    "ecgbatch.cli": ("completion",),
+}
+"""Which room's `cli.py` has which commands, in the order of `ecgbatch --help`. Their heavier parts import what they
+need when they run."""
+
+EPILOG = """\b
 Exit status: 0 all scored; 3 finished, with failures; 2 wrong usage; 1 could not do it.
 Settings come from the environment (ECGBATCH_...); docs/reference.md lists them.
 For research use only, never for diagnosis.
 """
+COMPLETES = "_ECGBATCH_COMPLETE"
+"""The variable by which a shell asks for completions."""
+INTERRUPTED = 130
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; each room adds its verbs."""
-    parser = argparse.ArgumentParser(
-        prog="ecgbatch",
-        description="Scores archives of twelve-lead ECG recordings with a parallel xLSTM, in the background.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"ecgbatch {version('ecgbatch')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (ecgbatch.producer.cli, ecgbatch.worker.cli, ecgbatch.db.cli, ecgbatch.models.cli):
-        room.register(commands)
-    return parser
+class Commands(click.Group):
+    """The commands of all rooms; a room's file is imported when one of its commands is looked at."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in ROOMS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for room, names in ROOMS.items():
+            if cmd_name in names:
+                found: click.Command = getattr(import_module(room), cmd_name)
+                return found
+        return None
+
+
+@click.group(cls=Commands, epilog=EPILOG)
+@click.version_option(package_name="ecgbatch", prog_name="ecgbatch", message="%(prog)s %(version)s")
+def ecgbatch() -> None:
+    """Scores archives of twelve-lead ECG recordings with a parallel xLSTM, in the background."""
+
+
+@command(example="ecgbatch completion bash")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), help="Whose completion.")
+def completion(shell: str) -> None:
+    """Print what lets a shell complete commands and options.
+
+    To have it in every shell: `eval "$(ecgbatch completion bash)"` in ~/.bashrc, the same with zsh in ~/.zshrc, and
+    `ecgbatch completion fish | source` in ~/.config/fish/config.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    complete = get_completion_class(shell)
+    assert complete is not None
+    print(complete(ecgbatch, {}, "ecgbatch", COMPLETES).source())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status; errors that a user can act on are one line."""
-    args = make_parser().parse_args(arguments)
     try:
-        status: int = args.run(args)
+        status: int | None = ecgbatch.main(arguments, "ecgbatch", COMPLETES, standalone_mode=False)
         sys.stdout.flush()
     except EcgbatchError as error:
-        remark(f"ecgbatch: {error}")
-        return 1
-    except KeyboardInterrupt:
-        print("ecgbatch: interrupted", file=sys.stderr)
-        return 130
+        return _fail(str(error), 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "ecgbatch"
+        return _fail(f"{error.format_message()} See: {path} --help", error.exit_code)
+    except click.Abort:
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return status or 0
+
+
+def _fail(message: str, status: int) -> int:
+    remark(f"ecgbatch: {message}")
     return status

@@ -1,14 +1,16 @@
 """The commands about jobs: run, enqueue, status, failures, retry, cancel."""
 
-import argparse
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import click
+
+from ecgbatch.commands import PATH, as_json, command
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, Settings, load
 
@@ -16,104 +18,76 @@ if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.jobs import Progress
     from ecgbatch.models.weights.registry import Model
+    from ecgbatch.records.archive import ArchiveRecord
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+F = TypeVar("F", bound=Callable[..., Any])
 FINISHED_WITH_FAILURES = 3
 
+a_job = click.argument("job", type=int, help="The job's id.")
 
-def register(commands: Commands) -> None:
-    """Adds the verbs of this room."""
-    run = commands.add_parser(
-        "run",
-        help="score an archive on this machine, everything included",
-        description="Scores an archive on this machine: starts an embedded Redis server and workers, shows progress "
-        "and a summary, and stops everything at the end. Interrupted, it goes on where it was at the next call.",
+
+def archive_options(function: F) -> F:
+    """How an archive's records are found, by which model they are scored, and when."""
+    options = (
+        click.option("--manifest", type=PATH, metavar="FILE.csv", help="The records: columns path, age, sex."),
+        click.option(
+            "--rate",
+            type=click.Choice(["lr", "hr"]),
+            default="lr",
+            show_default=True,
+            help="PTB-XL's 100 Hz (lr) or 500 Hz records (hr).",
+        ),
+        click.option("--model", metavar="NAME[:VERSION]", help="The model; default: ECGBATCH_MODEL, or the newest."),
+        click.option(
+            "--priority",
+            type=click.Choice(["normal", "high"]),
+            default="normal",
+            show_default=True,
+            help="High goes ahead of all normal jobs.",
+        ),
     )
-    run.add_argument(
-        "archive",
-        nargs="?",
-        type=Path,
-        metavar="ARCHIVE",
-        help="its folder; without it 64 synthetic records are made and scored",
-    )
-    _add_archive_options(run)
-    run.set_defaults(run=run_all)
-
-    enqueue = commands.add_parser(
-        "enqueue",
-        help="make a job of an archive and print its id",
-        description="Makes a job of an archive's records and prints its id. The job of an archive and a model that "
-        "is not finished is continued, so enqueueing twice scores nothing twice.",
-    )
-    enqueue.add_argument("archive", type=Path, metavar="ARCHIVE", help="its folder, as workers see it too")
-    _add_archive_options(enqueue)
-    enqueue.set_defaults(run=run_enqueue)
-
-    status = commands.add_parser(
-        "status",
-        help="how far jobs are",
-        description="Shows how far jobs are: records scored, failed and remaining, rate, time left.",
-    )
-    status.add_argument("job", nargs="?", type=int, metavar="JOB", help="one job; without it all are shown")
-    status.add_argument("--watch", action="store_true", help="follow the job to its end")
-    status.add_argument("--json", action="store_true", help="print JSON")
-    status.set_defaults(run=run_status)
-
-    failures = commands.add_parser(
-        "failures",
-        help="what failed in a job, and why",
-        description="Lists the records of a job that could not be scored, with stage, reason and detail.",
-    )
-    failures.add_argument("job", type=int, metavar="JOB", help="the job's id")
-    failures.add_argument("--json", action="store_true", help="print JSON")
-    failures.set_defaults(run=run_failures)
-
-    retry = commands.add_parser(
-        "retry",
-        help="try a job's failures again, or go on with a cancelled job",
-        description="Tries a job's failed records again once the cause is mended; a cancelled job goes on.",
-    )
-    retry.add_argument("job", type=int, metavar="JOB", help="the job's id")
-    retry.add_argument("--reason", metavar="REASON", help="only the failures of this reason")
-    retry.set_defaults(run=run_retry)
-
-    cancel = commands.add_parser(
-        "cancel",
-        help="stop a job; what it has scored is kept",
-        description="Stops a job within one batch of each worker. What it has scored is kept; `retry` goes on with it.",
-    )
-    cancel.add_argument("job", type=int, metavar="JOB", help="the job's id")
-    cancel.set_defaults(run=run_cancel)
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
-def _add_archive_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--manifest", type=Path, metavar="FILE.csv", help="the records: columns path, age, sex")
-    parser.add_argument(
-        "--rate", choices=["lr", "hr"], default="lr", help="PTB-XL's 100 Hz (lr) or 500 Hz records (hr)"
-    )
-    parser.add_argument("--model", metavar="NAME[:VERSION]", help="the model; default: ECGBATCH_MODEL, or the newest")
-    parser.add_argument(
-        "--priority", choices=["normal", "high"], default="normal", help="high goes ahead of all normal jobs"
-    )
+@command(example="ecgbatch run /data/ptb-xl")
+@click.argument(
+    "archive",
+    required=False,
+    type=PATH,
+    help="Its folder; without it 64 synthetic records are made and scored.",
+)
+@archive_options
+def run(
+    archive: Path | None,
+    manifest: Path | None,
+    rate: Literal["lr", "hr"],
+    model: str | None,
+    priority: Literal["normal", "high"],
+) -> int:
+    """Score an archive on this machine, everything included.
 
-
-def run_all(args: argparse.Namespace) -> int:
+    Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
+    Interrupted, it goes on where it was at the next call.
+    """
     from ecgbatch.db import chunks
     from ecgbatch.producer.run import embedded_redis, follow, workers
+    from ecgbatch.records.archive import find_records
 
-    given = _settings(args)
+    given = _settings(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
-    with _archive(args) as root, embedded_redis(given) as settings:
-        database, model = _prepare(settings)
+    with _archive_or_synthetic(archive) as root, embedded_redis(given) as settings:
+        database, network = _prepare(settings)
         if given.redis_url is None:
             database.write(chunks.give_back_queued)
         try:
             with workers(settings, database) as started:  # which get ready while the archive is listed
-                job_id = _enqueue(args, settings, database, model, root)
+                job_id = _enqueue(settings, database, network, root, find_records(root, manifest, rate), priority)
                 progress = _progress(database, job_id)
                 if progress.ended and progress.reused == progress.total:
-                    scored_before = f"all {progress.total:,} records were scored before by {model.name} {model.version}"
-                    say(f"{scored_before}; nothing to do")
+                    by = f"{network.name} {network.version}"
+                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do")
                 elif not progress.ended:
                     remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
                     progress = follow(database, job_id, started)
@@ -124,78 +98,115 @@ def run_all(args: argparse.Namespace) -> int:
     return _exit_status(progress)
 
 
-def run_enqueue(args: argparse.Namespace) -> int:
-    settings = _settings(args)
-    root = _existing(args.archive)
-    database, model = _prepare(settings)
-    job_id = _enqueue(args, settings, database, model, root)
-    print(job_id)
-    return 0
+@command(example="ecgbatch enqueue /data/ptb-xl --priority high")
+@click.argument("archive", type=PATH, help="Its folder, as workers see it too.")
+@archive_options
+def enqueue(
+    archive: Path,
+    manifest: Path | None,
+    rate: Literal["lr", "hr"],
+    model: str | None,
+    priority: Literal["normal", "high"],
+) -> None:
+    """Make a job of an archive and print its id.
+
+    The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
+    """
+    from ecgbatch.records.archive import find_records
+
+    settings = _settings(model)
+    root = _existing(archive)
+    database, network = _prepare(settings)
+    print(_enqueue(settings, database, network, root, find_records(root, manifest, rate), priority))
 
 
-def run_status(args: argparse.Namespace) -> int:
+@command(example="ecgbatch status --watch")
+@click.argument("job", required=False, type=int, help="One job; without it all are shown.")
+@click.option("--watch", is_flag=True, help="Follow the job to its end.")
+@as_json
+def status(job: int | None, watch: bool, as_json: bool) -> int:
+    """Show how far jobs are.
+
+    Records scored, failed and remaining, rate, time left.
+    """
     from ecgbatch.db import jobs
     from ecgbatch.producer.run import follow
 
     database = _database(load())
-    if args.watch:
-        job_id = args.job if args.job is not None else _newest_job(database)
-        return _exit_status(follow(database, job_id))
+    if watch:
+        return _exit_status(follow(database, job if job is not None else _newest_job(database)))
     with database.read() as connection:
-        rows = [asdict(progress) for progress in jobs.progress(connection, args.job)]
-    if not rows and not args.json:
+        rows = [asdict(progress) for progress in jobs.progress(connection, job)]
+    if not rows and not as_json:
         print("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
         return 0
-    print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows], args.json)
+    print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows], as_json)
     return 0
 
 
-def run_failures(args: argparse.Namespace) -> int:
+@command(example="ecgbatch failures 1")
+@a_job
+@as_json
+def failures(job: int, as_json: bool) -> None:
+    """List what failed in a job, and why.
+
+    Stage, reason and detail of each record.
+    """
     from ecgbatch.db import jobs
 
     database = _database(load())
-    _progress(database, args.job)
+    _progress(database, job)
     with database.read() as connection:
-        columns, rows = jobs.failures_of(connection, args.job)
-        print_rows(columns, rows, args.json)
-    return 0
+        columns, rows = jobs.failures_of(connection, job)
+        print_rows(columns, rows, as_json)
 
 
-def run_retry(args: argparse.Namespace) -> int:
+@command(example="ecgbatch retry 1 --reason missing_signal_file")
+@a_job
+@click.option("--reason", metavar="REASON", help="Only the failures of this reason.")
+def retry(job: int, reason: str | None) -> None:
+    """Try a job's failures again, or go on with a cancelled job.
+
+    A job's failed records are tried again once the cause is mended; a cancelled job goes on.
+    """
     from ecgbatch.db import jobs
     from ecgbatch.worker.app import connected_app
     from ecgbatch.worker.queue import fill_queues
 
     settings = load()
     database = _database(settings)
-    _progress(database, args.job)
+    _progress(database, job)
     app = connected_app(settings)
-    removed = database.write(jobs.retry, args.job, args.reason)
+    removed = database.write(jobs.retry, job, reason)
     fill_queues(database, app, settings.queue_chunks)
-    progress = _progress(database, args.job)
-    print(f"job {args.job}: {removed:,} failures to be tried again, {progress.remaining:,} records to go")
-    return 0
+    progress = _progress(database, job)
+    print(f"job {job}: {removed:,} failures to be tried again, {progress.remaining:,} records to go")
 
 
-def run_cancel(args: argparse.Namespace) -> int:
+@command(example="ecgbatch cancel 1")
+@a_job
+def cancel(job: int) -> None:
+    """Stop a job; what it has scored is kept.
+
+    It stops within one batch of each worker; `ecgbatch retry` goes on with it.
+    """
     from ecgbatch.db import jobs
 
     database = _database(load())
-    _progress(database, args.job)
-    database.write(jobs.cancel, args.job)
-    progress = _progress(database, args.job)
+    _progress(database, job)
+    database.write(jobs.cancel, job)
+    progress = _progress(database, job)
     print(
-        f"job {args.job} is cancelled: {progress.scored:,} predictions and {progress.failed:,} failures are kept, "
-        f"{progress.remaining:,} records were left; `ecgbatch retry {args.job}` goes on with it"
+        f"job {job} is cancelled: {progress.scored:,} predictions and {progress.failed:,} failures are kept, "
+        f"{progress.remaining:,} records were left; `ecgbatch retry {job}` goes on with it"
     )
-    return 0
 
 
 @contextmanager
-def _archive(args: argparse.Namespace) -> Iterator[Path]:
+def _archive_or_synthetic(archive: Path | None) -> Iterator[Path]:
     """The archive to score: the one that was named, or a synthetic one beside the database."""
-    if args.archive is not None:
-        yield _existing(args.archive)
+    if archive is not None:
+        yield _existing(archive)
         return
     from ecgbatch.records.synthetic import write_archive
 
@@ -214,9 +225,9 @@ def _existing(archive: Path) -> Path:
     return root
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(model: str | None) -> Settings:
     settings = load()
-    return settings if args.model is None else replace(settings, model=args.model)
+    return settings if model is None else replace(settings, model=model)
 
 
 def _database(settings: Settings) -> "Database":
@@ -233,18 +244,23 @@ def _prepare(settings: Settings) -> "tuple[Database, Model]":
     return _database(settings), model
 
 
-def _enqueue(args: argparse.Namespace, settings: Settings, database: "Database", model: "Model", root: Path) -> int:
+def _enqueue(
+    settings: Settings,
+    database: "Database",
+    model: "Model",
+    root: Path,
+    records: "Iterator[ArchiveRecord]",
+    priority: str,
+) -> int:
     """Makes or continues the job and says what it holds; returns its id."""
     from ecgbatch.db.schema import Priority
     from ecgbatch.producer.enqueue import add_records, open_job
     from ecgbatch.producer.progress import ProgressLine
-    from ecgbatch.records.archive import find_records
     from ecgbatch.worker.app import connected_app
 
-    records = find_records(root, args.manifest, args.rate)
     records = chain([next(records)], records)  # an archive without records makes no job
     app = connected_app(settings)
-    job_id, continued = database.write(open_job, root, model, Priority(args.priority))
+    job_id, continued = database.write(open_job, root, model, Priority(priority))
     line = ProgressLine()
     try:
         add_records(database, app, settings, job_id, records, lambda n: line.show(f"enqueued {n:,} records"))

@@ -1,0 +1,32 @@
+"""What the commands of all rooms are made with: the example in each one's help, and the options that many have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Command(click.Command):
+    """A command whose help ends with an example that can be typed as it stands."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            for line in self.example.splitlines():
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def command(
+    name: str | None = None, *, example: str, group: click.Group | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a function a command, of a group if one is given; its docstring's first line is its line of help."""
+    make = click.command if group is None else group.command
+    return make(name, cls=Command, example=example)
