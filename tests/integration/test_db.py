@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scoring import LEASE, failure, prediction, take
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import LeaseLost, WaitingChunk
@@ -24,7 +25,6 @@ from ecgbatch.db.schema import Priority, metadata, predictions
 from ecgbatch.db.select import select
 from ecgbatch.settings import EcgbatchError
 
-LEASE = timedelta(seconds=30)
 EXPIRED = timedelta(seconds=-1)
 
 
@@ -43,19 +43,6 @@ def make_job(database: Database, records: int, chunk_size: int = 4, archive: str
         return job_id
 
     return database.write(make)
-
-
-def take(database: Database, room: int = 1000) -> list[WaitingChunk]:
-    return database.write(chunks.take_pending, Priority.NORMAL, room)
-
-
-def prediction(recording_id: int) -> dict[str, object]:
-    probabilities = dict(norm=0.9, mi=0.1, sttc=0.2, cd=0.3, hyp=0.4)
-    return dict(recording_id=recording_id, input_sha256="00", flags="", **probabilities)
-
-
-def failure(recording_id: int) -> dict[str, object]:
-    return dict(recording_id=recording_id, stage="read", reason="truncated", detail="too short", attempts=1)
 
 
 def score(database: Database, chunk: WaitingChunk, failing: frozenset[str] = frozenset()) -> None:

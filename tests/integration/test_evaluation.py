@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from commands import Command
 from numpy.typing import NDArray
-from test_db import LEASE, failure, take
-from test_training import STATEMENTS
+from ptbxl import STATEMENTS
+from scoring import LEASE, failure, take
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database

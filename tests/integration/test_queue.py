@@ -3,7 +3,6 @@
 import json
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import redis
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Claim, Record, WaitingChunk
 from ecgbatch.db.engine import Database
-from ecgbatch.db.migrate import upgrade
 from ecgbatch.db.schema import Priority
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import QUEUES, connected_app, safe_url
@@ -23,13 +21,6 @@ from ecgbatch.worker.lease import Lease
 from ecgbatch.worker.queue import fill_queues, from_message, queue_length, reconcile, to_message
 
 ROOM = 8
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path}/test.db")
-    upgrade(database)
-    return database
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 import wfdb
 from commands import Command, running, wait_until
 from places import REPOSITORY
+from ptbxl import STATEMENTS
 from torch.nn import functional as F
 
 from ecgbatch.models import preprocessing
@@ -37,16 +38,6 @@ RECIPE = {
     "statements": 1.0,
 }
 CODES = ["'NORM': 100.0", "'IMI': 35.0, 'SR': 0.0", "'NST_': 100.0, 'CLBBB': 0.0", "'LVH': 15.0", "'SR': 0.0"]
-STATEMENTS = """\
-,description,diagnostic_class
-NORM,normal ECG,NORM
-IMI,inferior myocardial infarction,MI
-NST_,non-specific ST changes,STTC
-CLBBB,complete left bundle branch block,CD
-LVH,left ventricular hypertrophy,HYP
-SR,sinus rhythm,
-"""
-
 Say = Callable[[str], None]
 
 

@@ -86,3 +86,41 @@ def processes_mentioning(text: str) -> list[str]:
             if text.encode() in line:
                 found.append(line.split(b"\0\0")[0].decode(errors="replace"))
     return found
+
+
+@contextmanager
+def workers(command: Command, processes: int = 2) -> Iterator["subprocess.Popen[str]"]:
+    """Workers that are killed in the end, when they have done what they were for: to leave in order takes seconds."""
+    with (command.folder / "worker.log").open("a") as log:
+        started = command.start("worker", "--processes", str(processes), stdout=log, stderr=log)
+        with running(started) as process:
+            yield process
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def scored(command: Command) -> int:
+    """How many predictions there are."""
+    return int(command.rows("SELECT COUNT(*) AS n FROM predictions")[0]["n"])
+
+
+def ends(command: Command) -> list[dict[str, object]]:
+    """What each scored record came to, without what differs from run to run."""
+    return command.rows(
+        "SELECT path, norm, mi, sttc, cd, hyp, input_sha256, flags "
+        "FROM predictions JOIN recordings ON id = recording_id ORDER BY path"
+    )
+
+
+def undisturbed(command: Command, archive: Path) -> list[dict[str, object]]:
+    """What an undisturbed run of the same archive gives."""
+    folder = command.folder / "undisturbed"
+    folder.mkdir()
+    alone = Command(folder)
+    alone("run", archive)
+    return ends(alone)

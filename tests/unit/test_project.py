@@ -2,14 +2,11 @@
 
 import ast
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
-from commands import Command as RunCommand
 from places import REPOSITORY
 
 from ecgbatch.cli import ecgbatch
@@ -83,14 +80,3 @@ def test_settings_come_from_the_environment() -> None:
     assert (given.processes, given.model_dir, given.model) == (3, Path("/m"), None)
     with pytest.raises(EcgbatchError, match="ECGBATCH_PROCESSES"):
         load({"ECGBATCH_PROCESSES": "-1"})
-
-
-@pytest.mark.parametrize("arguments", ["status", "query superclasses", "enqueue archive"])
-def test_who_only_enqueues_or_queries_needs_no_torch(services: RunCommand, archive: Path, arguments: str) -> None:
-    script = (
-        "import sys; from ecgbatch.cli import main; status = main(sys.argv[1:]);"
-        "print(sorted({'torch', 'wfdb', 'scipy', 'pandas'} & set(sys.modules)), status)"
-    )
-    line = [sys.executable, "-c", script, *arguments.split()]
-    done = subprocess.run(line, cwd=services.folder, env=services.environment, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[] 0", done.stderr
