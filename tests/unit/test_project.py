@@ -2,11 +2,14 @@
 
 import ast
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from commands import Command as RunCommand
 from places import REPOSITORY
 
 from ecgbatch.cli import ecgbatch
