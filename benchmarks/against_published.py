@@ -54,7 +54,7 @@ def ours(archive: Path, paths: list[str]) -> list[list[float]]:
     """The probabilities of the kernel in use."""
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.models.weights import registry
-    from ecgbatch.records.formats.wfdb import read
+    from ecgbatch.records.reading import read
 
     scorer = Scorer(registry.find(PUBLISHED))
     signals = scorer.clean(np.stack([read(archive, path).signal for path in paths]))

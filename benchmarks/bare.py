@@ -34,7 +34,7 @@ def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier
 
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.models.weights import registry
-    from ecgbatch.records.formats.wfdb import read
+    from ecgbatch.records.reading import read
 
     scorer = Scorer(registry.find(model), "cpu", kernel)
     size = scorer.batch_size

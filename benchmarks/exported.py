@@ -74,7 +74,7 @@ def main() -> None:
     from ecgbatch.models.export.export import export
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.models.weights import registry
-    from ecgbatch.records.formats.wfdb import read
+    from ecgbatch.records.reading import read
 
     scorer = Scorer(registry.find(args.model))
     with archive_or_synthetic(args.archive) as archive, tempfile.TemporaryDirectory() as folder:

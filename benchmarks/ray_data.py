@@ -28,7 +28,7 @@ class Score:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import numpy as np
 
-        from ecgbatch.records.formats.wfdb import read
+        from ecgbatch.records.reading import read
 
         began = time.time()
         signals = self.scorer.clean(np.stack([read(self.archive, str(path)).signal for path in batch["item"]]))

@@ -21,8 +21,8 @@ from ecgbatch.db.engine import Database
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.weights import registry
-from ecgbatch.records.formats.wfdb import read
 from ecgbatch.records.leads import LEADS
+from ecgbatch.records.reading import read
 from ecgbatch.records.recording import SAMPLES, Reason, RecordError
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import in_quarantine
@@ -155,6 +155,8 @@ def read_batch(scorer: Scorer, root: Path, records: Sequence[Record]) -> Batch:
     for record in records:
         try:
             recording = read(root, record.path)
+            if len(recording.signal) < SAMPLES:
+                raise RecordError(Reason.WRONG_DURATION, f"{len(recording.signal)} samples instead of {SAMPLES}")
         except RecordError as error:
             failed.append(failure_row(record.id, error))
             continue

@@ -97,7 +97,7 @@ def test_the_published_way_gives_the_same_probabilities(tmp_path: Path) -> None:
     finally:
         sys.path.pop(0)
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.records.formats.wfdb import read
+    from ecgbatch.records.reading import read
     from ecgbatch.records.synthetic import write_archive
 
     write_archive(tmp_path)

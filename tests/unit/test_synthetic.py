@@ -12,8 +12,8 @@ import wfdb
 from scipy.signal import find_peaks
 
 from ecgbatch.records.archive import find_records
-from ecgbatch.records.formats.wfdb import read
 from ecgbatch.records.leads import LEADS
+from ecgbatch.records.reading import read
 from ecgbatch.records.synthetic import RATES, RHYTHMS, write_archive
 from ecgbatch.settings import EcgbatchError
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-import ecgbatch.records.formats.wfdb
+import ecgbatch.records.reading
 import ecgbatch.worker.pipeline
 
-healthy_read = ecgbatch.records.formats.wfdb.read
+healthy_read = ecgbatch.records.reading.read
 healthy_score = ecgbatch.worker.pipeline._score
 count = os.environ.get("FAULTS_COUNT")
 slow = float(os.environ.get("FAULTS_SLOW", "0"))
 
 
-def read(root: Path, record: str) -> Any:
+def read(root: Path, record: str, **options: Any) -> Any:
     """As the real one, but for records named after a fault."""
     if "crash" in record:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -32,7 +32,7 @@ def read(root: Path, record: str) -> Any:
         np.ones(2**30)
     if "raise" in record:
         raise RuntimeError("something nobody thought of")
-    return healthy_read(root, record)
+    return healthy_read(root, record, **options)
 
 
 def score(scorer: Any, batch: Any) -> Any:

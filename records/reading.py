@@ -1,0 +1,54 @@
+"""The one entry to reading: a record's path becomes a recording, or an error that says why not."""
+
+import errno
+import struct
+from pathlib import Path
+
+from ecgbatch.records import formats
+from ecgbatch.records.files import Files, check_path
+from ecgbatch.records.finishing import finish
+from ecgbatch.records.formats import wfdb_compiled
+from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Reason, RecordError, Recording
+
+SECONDS_OF_ZEROS = 10
+"""How far the signal is looked for in a record that begins with zeros."""
+
+# Named one by one: celery's soft time limit derives from Exception and must pass.
+_FOREIGN_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False) -> Recording:
+    """Reads the record at `record` (relative to `root`; of WFDB without suffix), of whatever format its content has.
+
+    A record of less than `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with
+    `follow_links`. Raises RecordError, and nothing else but what a caller may use to interrupt.
+    """
+    try:
+        check_path(record)
+        if found := wfdb_compiled.read(root, record):
+            return found
+        files = Files(root, follow_links)
+        decoded = formats.decode(files, record, SECONDS)
+        if decoded.begins_with_nothing and decoded.is_cut:
+            files = Files(root, follow_links)
+            decoded = formats.decode(files, record, SECONDS + SECONDS_OF_ZEROS)
+        return finish(decoded, files.sha256, min_seconds)
+    except MemoryError as error:
+        raise RecordError(Reason.OUT_OF_MEMORY, "not enough memory to read the record") from error
+    except _FOREIGN_ERRORS as error:
+        out_of_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        reason = Reason.OUT_OF_MEMORY if out_of_memory else Reason.UNREADABLE_SIGNAL
+        # The error's own text may quote the file, which nobody but its owner may be meant to see.
+        raise RecordError(reason, f"reading it ended in a {type(error).__name__}") from error
