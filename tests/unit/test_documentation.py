@@ -10,7 +10,7 @@ from places import REPOSITORY
 
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import upgrade
-from ecgbatch.records.recording import Reason
+from ecgbatch.records.recording import Flag, Reason
 from ecgbatch.settings import Settings, variable
 
 REFERENCE = REPOSITORY / "docs/reference.md"
@@ -38,6 +38,10 @@ def test_tables_and_views(tmp_path: Path) -> None:
 
 def test_reasons_of_failure() -> None:
     assert table(REFERENCE, "Reasons of failure") == {str(reason): [reason.meaning] for reason in Reason}
+
+
+def test_flags() -> None:
+    assert table(REFERENCE, "Flags") == {str(flag): [flag.meaning] for flag in Flag}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
