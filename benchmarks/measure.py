@@ -18,7 +18,7 @@ from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import Progress
 from ecgbatch.printing import print_rows
-from ecgbatch.records.archive import find_records
+from ecgbatch.records.archives.finding import find_records
 from ecgbatch.records.synthetic import write_archive
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.jobs import Progress
     from ecgbatch.models.weights.registry import Model
-    from ecgbatch.records.archive import ArchiveRecord
+    from ecgbatch.records.recording import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 FINISHED_WITH_FAILURES = 3
@@ -73,7 +73,7 @@ def run(
     """
     from ecgbatch.db import chunks
     from ecgbatch.producer.run import embedded_redis, follow, workers
-    from ecgbatch.records.archive import find_records
+    from ecgbatch.records.archives.finding import find_records
 
     given = _settings(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
@@ -112,7 +112,7 @@ def enqueue(
 
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
     """
-    from ecgbatch.records.archive import find_records
+    from ecgbatch.records.archives.finding import find_records
 
     settings = _settings(model)
     root = _existing(archive)
@@ -249,7 +249,7 @@ def _enqueue(
     database: "Database",
     model: "Model",
     root: Path,
-    records: "Iterator[ArchiveRecord]",
+    records: "Iterator[Record]",
     priority: str,
 ) -> int:
     """Makes or continues the job and says what it holds; returns its id."""

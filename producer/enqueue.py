@@ -11,7 +11,7 @@ from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.weights.registry import Model
-from ecgbatch.records.archive import ArchiveRecord
+from ecgbatch.records.recording import Record
 from ecgbatch.settings import Settings
 from ecgbatch.worker.queue import fill_queues
 
@@ -32,7 +32,7 @@ def add_records(
     app: Celery,
     settings: Settings,
     job_id: int,
-    records: Iterable[ArchiveRecord],
+    records: Iterable[Record],
     on_progress: Callable[[int], None],
 ) -> int:
     """Adds an archive's records to a job and returns how many were new to it.

@@ -11,7 +11,12 @@ import pytest
 import wfdb
 from scipy.signal import find_peaks
 
+<<<<<<< HEAD
 from ecgbatch.records.archive import find_records
+=======
+from ecgbatch.records.archives.finding import find_records
+from ecgbatch.records.formats.wfdb import read
+>>>>>>> 8c3a108 (Archives are a package; any name of a file system is found and written down exactly; links, unreadable folders and endless lines harm nothing)
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.synthetic import RATES, RHYTHMS, write_archive
@@ -98,7 +103,7 @@ def test_it_is_fast_and_light(tmp_path: Path) -> None:
     start = time.perf_counter()
     write_archive(tmp_path)
     assert time.perf_counter() - start < 5
-    code = "import sys, producer.synthetic; print([m for m in ('wfdb', 'scipy', 'torch') if m in sys.modules])"
+    code = "import sys, ecgbatch.records.synthetic; print([m for m in ('wfdb', 'scipy', 'torch') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert output.stdout.strip() == "[]"
 

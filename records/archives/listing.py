@@ -1,0 +1,76 @@
+"""The records that `RECORDS` names, and the `RECORDS` in the folders that it names, as PhysioNet nests them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ecgbatch.records.archives.demographics import from_comments
+from ecgbatch.records.archives.lines import lines
+from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_LIST, Search, identity
+from ecgbatch.records.archives.walk import walk
+from ecgbatch.records.paths import write_down
+from ecgbatch.records.recording import Record
+from ecgbatch.settings import EcgbatchError
+
+
+def listed_records(search: Search) -> Iterator[Record]:
+    """The records of `RECORDS`, each folder once. Raises EcgbatchError if the first of them cannot be read."""
+    stack = [_Listing(search.root, "")]
+    seen = {identity(search.root)}
+    while stack:
+        try:
+            name = next(stack[-1].names, None)
+        except EcgbatchError:
+            if len(stack) == 1:
+                raise
+            search.passed_over.add(UNREADABLE_LIST, f"{stack[-1].prefix}RECORDS")
+            name = None
+        if name is None:
+            stack.pop()
+            continue
+        path = stack[-1].prefix + name
+        # A folder that is not there becomes a record that cannot be read: seen, and in nobody's way.
+        if not name.endswith("/") or not is_below(path) or not os.path.isdir(search.root / path):
+            if on_disk := as_on_disk(search, path.rstrip("/")):
+                yield _record(search, on_disk)
+        elif not search.may_enter(path):
+            search.passed_over.add(LINK_OUT, path)
+        elif (folder := identity(search.root / path)) not in seen:
+            seen.add(folder)
+            if os.path.isfile(search.root / path / "RECORDS"):
+                stack.append(_Listing(search.root, path))
+            else:
+                yield from walk(search, path)
+
+
+class _Listing:
+    """One `RECORDS` file that is being read. `prefix` is its folder's path, with `/` at the end, or empty."""
+
+    def __init__(self, root: Path, prefix: str) -> None:
+        self.prefix = prefix
+        self.names = (name.removeprefix("./") for name in lines(root / prefix / "RECORDS") if name.strip())
+
+
+def _record(search: Search, path: str) -> Record:
+    age, sex = from_comments(search.head(path)) if is_below(path) else (None, None)
+    return Record(write_down(path), age, sex)
+
+
+def as_on_disk(search: Search, listed: str) -> str:
+    r"""A listed path as it is on disk: as it stands if there is such a file.
+
+    Else without what lists add: blanks around it, `./`, `.hea`, and `\` for `/`.
+    """
+    tidy = listed.strip()
+    if "\\" in tidy or tidy != listed:
+        if is_below(listed) and search.file_of(listed):
+            return listed
+        tidy = tidy.replace("\\", "/")
+    while tidy.startswith("./"):
+        tidy = tidy[2:]
+    return tidy.removesuffix(".hea")
+
+
+def is_below(path: str) -> bool:
+    """Whether a path leads down; `./`, which a listing could follow for ever, does not."""
+    return all(part not in ("", ".", "..") for part in path.removesuffix("/").split("/"))

@@ -1,0 +1,86 @@
+"""What a search of an archive needs everywhere: where, how, and what it passes over."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEAD_BYTES = 4096
+UNREADABLE_FOLDER = "folders that cannot be read"
+UNREADABLE_LIST = "RECORDS files that cannot be read"
+LINK_OUT = "links that lead out of the archive (ECGBATCH_FOLLOW_LINKS=1 follows them)"
+_MOST_KINDS = 100
+
+
+class PassedOver:
+    """What a search did not take, by kind: how many, and the first as an example."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[int, str]] = {}
+
+    def add(self, kind: str, path: str) -> None:
+        """Counts one; kinds beyond the first hundred are counted together."""
+        if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
+            kind = "others"
+        count, example = self._kinds.get(kind, (0, path))
+        self._kinds[kind] = (count + 1, example)
+
+    def __iter__(self) -> Iterator[tuple[str, int, str]]:
+        """Kind, how many, an example."""
+        return ((kind, count, example) for kind, (count, example) in self._kinds.items())
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for records in the folder `root`, out of which links lead only with `follow_links`."""
+
+    root: Path
+    follow_links: bool = False
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    real_root: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "real_root", os.path.realpath(self.root))
+
+    def may_enter(self, path: str) -> bool:
+        """Whether what is at `path`, relative to the root, lies in the archive or may be followed out of it."""
+        return self.follow_links or is_within(os.path.realpath(self.root / path), self.real_root)
+
+    def file_of(self, path: str) -> str | None:
+        """The file at this path, or else the header for it; None where there is neither. A link to nothing is one."""
+        return next((f for f in (f"{path}.hea", path) if _is_there(f"{self.root}/{f}")), None)
+
+    def head(self, path: str) -> str:
+        """The first lines of a record's header, empty where there is none; reading the record will tell why."""
+        try:
+            descriptor = os.open(f"{self.root}/{path}.hea", os.O_RDONLY | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                return file.read(HEAD_BYTES).decode("latin-1") if regular and self.may_enter(f"{path}.hea") else ""
+        except (OSError, ValueError):
+            return ""
+
+
+def is_within(real: str, folder: str) -> bool:
+    """Whether a real path is a folder's or below it."""
+    return real == folder or real.startswith(folder.rstrip("/") + "/")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What a folder is, by whatever path it was reached; None if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # it holds NUL
+        return False
