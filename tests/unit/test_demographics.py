@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from archives import people, write_header
+from found import people, write_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

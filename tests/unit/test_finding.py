@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from archives import paths, people, write_header
+from found import paths, people, write_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

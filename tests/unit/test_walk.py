@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from archives import paths, write_header
+from found import paths, write_header
 
 from ecgbatch.records.archives.finding import find_records
 from ecgbatch.records.archives.search import LINK_OUT, PassedOver
