@@ -18,7 +18,7 @@ from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import Progress
 from ecgbatch.printing import print_rows
-from ecgbatch.records.archives.finding import find_records
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.synthetic import write_archive
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def archive_or_synthetic(archive: Path | None) -> Iterator[Path]:
 
 def first_records(archive: Path, count: int | None) -> list[str]:
     """The paths of the first `count` records of an archive, or of all."""
-    paths = (record.path for record in find_records(archive))
+    paths = (record.path for record in Archive(archive).records())
     return [path for path, _ in zip(paths, range(count), strict=False)] if count else list(paths)
 
 

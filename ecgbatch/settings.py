@@ -38,6 +38,7 @@ class Settings:
     record_seconds: int = _setting(60, "time limit for one record once it is suspected of hanging")
     chunk_seconds: int = _setting(600, "time limit for one chunk; its records are then tried one by one")
     memory_mb: int = _setting(2048, "memory that a worker process may take on top of the resident model")
+    follow_links: bool = _setting(False, "true: links in an archive may lead out of it")
     flower_port: int = _setting(5555, "the port of Flower, on 127.0.0.1")
     flower_password: str | None = _setting(None, "Flower's password (user `ecgbatch`); made up if unset")
 
@@ -64,8 +65,16 @@ def variable(name: str) -> str:
 def _parse(key: str, text: str, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
         kind = get_args(kind)[0]
+    if kind is bool:
+        return _parse_bool(key, text)
     if kind is not int:
         return kind(text)
     if not text.isdecimal() or int(text) == 0:
         raise EcgbatchError(f"{key} must be a whole number above zero, not {text!r}")
     return int(text)
+
+
+def _parse_bool(key: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise EcgbatchError(f"{key} must be true or false, not {text!r}")
+    return text.lower() == "true"

@@ -1,10 +1,10 @@
 """The commands about jobs: run, enqueue, status, failures, retry, cancel."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.jobs import Progress
     from ecgbatch.models.weights.registry import Model
-    from ecgbatch.records.recording import Record
+    from ecgbatch.records.archives.finding import Archive
 
 F = TypeVar("F", bound=Callable[..., Any])
 FINISHED_WITH_FAILURES = 3
@@ -30,6 +30,12 @@ def archive_options(function: F) -> F:
     """How an archive's records are found, by which model they are scored, and when."""
     options = (
         click.option("--manifest", type=PATH, metavar="FILE.csv", help="The records: columns path, age, sex."),
+        click.option(
+            "--columns",
+            metavar="path=NAME,...",
+            callback=lambda _context, _option, text: _columns(text),
+            help="The table's columns for path, age and sex, where they have other names.",
+        ),
         click.option(
             "--rate",
             type=click.Choice(["lr", "hr"]),
@@ -51,6 +57,14 @@ def archive_options(function: F) -> F:
     return function
 
 
+def _columns(text: str | None) -> dict[str, str]:
+    """`path=filename,age=years` by role."""
+    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if text else []
+    if not all(role.strip() and name.strip() for role, name in pairs):
+        raise click.BadParameter(f"{text!r} is not of the form path=NAME,age=NAME,sex=NAME")
+    return {role.strip(): name.strip() for role, name in pairs}
+
+
 @command(example="ecgbatch run /data/ptb-xl")
 @click.argument(
     "archive",
@@ -62,6 +76,7 @@ def archive_options(function: F) -> F:
 def run(
     archive: Path | None,
     manifest: Path | None,
+    columns: dict[str, str],
     rate: Literal["lr", "hr"],
     model: str | None,
     priority: Literal["normal", "high"],
@@ -73,7 +88,7 @@ def run(
     """
     from ecgbatch.db import chunks
     from ecgbatch.producer.run import embedded_redis, follow, workers
-    from ecgbatch.records.archives.finding import find_records
+    from ecgbatch.records.archives.finding import Archive
 
     given = _settings(model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
@@ -81,9 +96,10 @@ def run(
         database, network = _prepare(settings)
         if given.redis_url is None:
             database.write(chunks.give_back_queued)
+        found = Archive(root, manifest, rate, columns, settings.follow_links)
         try:
             with workers(settings, database) as started:  # which get ready while the archive is listed
-                job_id = _enqueue(settings, database, network, root, find_records(root, manifest, rate), priority)
+                job_id = _enqueue(settings, database, network, found, priority)
                 progress = _progress(database, job_id)
                 if progress.ended and progress.reused == progress.total:
                     by = f"{network.name} {network.version}"
@@ -104,6 +120,7 @@ def run(
 def enqueue(
     archive: Path,
     manifest: Path | None,
+    columns: dict[str, str],
     rate: Literal["lr", "hr"],
     model: str | None,
     priority: Literal["normal", "high"],
@@ -112,12 +129,13 @@ def enqueue(
 
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
     """
-    from ecgbatch.records.archives.finding import find_records
+    from ecgbatch.records.archives.finding import Archive
 
     settings = _settings(model)
     root = _existing(archive)
     database, network = _prepare(settings)
-    print(_enqueue(settings, database, network, root, find_records(root, manifest, rate), priority))
+    found = Archive(root, manifest, rate, columns, settings.follow_links)
+    print(_enqueue(settings, database, network, found, priority))
 
 
 @command(example="ecgbatch status --watch")
@@ -218,10 +236,11 @@ def _archive_or_synthetic(archive: Path | None) -> Iterator[Path]:
 
 
 def _existing(archive: Path) -> Path:
-    """The archive's absolute path, by which every worker finds it."""
-    root = archive.expanduser().resolve()
-    if not root.is_dir():
-        raise EcgbatchError(f"there is no archive {archive}; give the folder that holds the records")
+    """The archive's real path, by which every worker finds it."""
+    from ecgbatch.records.archives.finding import check_folder
+
+    root = Path(os.path.realpath(os.path.expanduser(archive)))
+    check_folder(root)
     return root
 
 
@@ -248,8 +267,7 @@ def _enqueue(
     settings: Settings,
     database: "Database",
     model: "Model",
-    root: Path,
-    records: "Iterator[Record]",
+    archive: "Archive",
     priority: str,
 ) -> int:
     """Makes or continues the job and says what it holds; returns its id."""
@@ -258,19 +276,27 @@ def _enqueue(
     from ecgbatch.producer.progress import ProgressLine
     from ecgbatch.worker.app import connected_app
 
-    records = chain([next(records)], records)  # an archive without records makes no job
+    records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings)
-    job_id, continued = database.write(open_job, root, model, Priority(priority))
+    job_id, continued = database.write(open_job, archive.root, model, Priority(priority))
     line = ProgressLine()
     try:
-        add_records(database, app, settings, job_id, records, lambda n: line.show(f"enqueued {n:,} records"))
+        enqueued = add_records(database, app, settings, job_id, records, lambda n: line.show(f"enqueued {n:,} records"))
     finally:
         line.close()
     progress = _progress(database, job_id)
     remark(
-        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records of {root} "
+        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records of {archive.root} "
         f"by {model.name} {model.version}, {progress.remaining:,} to score"
     )
+    for kind, count, example in archive.passed_over:
+        remark(f"passed over: {count:,} {kind}, as {example}")
+    for what, missing in (("age", enqueued.without_age), ("sex", enqueued.without_sex)):
+        if missing:
+            remark(
+                f"{missing:,} of {enqueued.seen:,} records have no {what} in {archive.source()}: where the file does "
+                f"not tell it either, the training's mean is taken and the row flagged {what}_missing"
+            )
     return job_id
 
 

@@ -1,6 +1,7 @@
 """Makes a job of an archive's records: streamed into SQL in chunks, published as fast as workers take them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def open_job(connection: Connection, root: Path, model: Model, priority: Priorit
     return jobs.open_job(connection, archive_id, model_id, priority)
 
 
+@dataclass
+class Enqueued:
+    """How many records an archive's source gave, and of how many it told no age or no sex."""
+
+    seen: int = 0
+    without_age: int = 0
+    without_sex: int = 0
+
+    def count(self, records: Sequence[Record]) -> None:
+        """Counts some more."""
+        self.seen += len(records)
+        self.without_age += sum(record.age is None for record in records)
+        self.without_sex += sum(record.sex is None for record in records)
+
+
 def add_records(
     database: Database,
     app: Celery,
@@ -34,20 +50,20 @@ def add_records(
     job_id: int,
     records: Iterable[Record],
     on_progress: Callable[[int], None],
-) -> int:
-    """Adds an archive's records to a job and returns how many were new to it.
+) -> Enqueued:
+    """Adds an archive's records to a job.
 
     Workers begin with the first while the last are still being listed. Memory does not grow with the
     archive. Interrupted, the job is continued by the next call.
     """
     records = iter(records)
-    seen = added = 0
+    enqueued = Enqueued()
     while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
         rows = [(record.path, record.age, record.sex) for record in batch]
         finest = max(SMALLEST_CHUNK, len(rows) // CHUNKS_PER_TRANSACTION)
-        added += database.write(jobs.add_records, job_id, rows, min(finest, settings.chunk_size))
+        database.write(jobs.add_records, job_id, rows, min(finest, settings.chunk_size))
         fill_queues(database, app, settings.queue_chunks)
-        seen += len(batch)
-        on_progress(seen)
+        enqueued.count(batch)
+        on_progress(enqueued.seen)
     database.write(jobs.all_enqueued, job_id)
-    return added
+    return enqueued

@@ -110,7 +110,7 @@ class Files:
             return
         real = os.path.realpath(full)
         if os.path.commonpath([real, self._real_root]) != self._real_root:
-            detail = f"{name} is a link out of the archive; ECGBATCH_FOLLOW_LINKS=1 allows it"
+            detail = f"{name} is a link out of the archive; ECGBATCH_FOLLOW_LINKS=true allows it"
             raise RecordError(Reason.UNSAFE_PATH, detail)
 
 

@@ -46,7 +46,7 @@ def on_disk(written: str) -> tuple[str, str | None]:
 
     Raises RecordError (`unsafe_path`) for a path that was too long to be written down.
     """
-    if _TOO_LONG.search(written):
+    if "%[" in written and _TOO_LONG.search(written):
         raise RecordError(Reason.UNSAFE_PATH, f"the path has more than {LONGEST} bytes")
     path, separator, member = written.partition(_MEMBER)
     return _unescaped(path), _unescaped(member) if separator else None

@@ -8,6 +8,7 @@ from ecgbatch.records import formats
 from ecgbatch.records.files import Files, check_path
 from ecgbatch.records.finishing import finish
 from ecgbatch.records.formats import wfdb_compiled
+from ecgbatch.records.paths import on_disk
 from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Reason, RecordError, Recording
 
 SECONDS_OF_ZEROS = 10
@@ -30,20 +31,23 @@ _FOREIGN_ERRORS = (
 
 
 def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False) -> Recording:
-    """Reads the record at `record` (relative to `root`; of WFDB without suffix), of whatever format its content has.
+    """Reads the record at `record`, of whatever format its content has.
+
+    `record` is relative to `root`, of WFDB without suffix, written as records/paths.py says.
 
     A record of less than `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with
     `follow_links`. Raises RecordError, and nothing else but what a caller may use to interrupt.
     """
     try:
-        check_path(record)
-        if found := wfdb_compiled.read(root, record):
+        path, _ = on_disk(record)
+        check_path(path)
+        if found := wfdb_compiled.read(root, path):
             return found
         files = Files(root, follow_links)
-        decoded = formats.decode(files, record, SECONDS)
+        decoded = formats.decode(files, path, SECONDS)
         if decoded.begins_with_nothing and decoded.is_cut:
             files = Files(root, follow_links)
-            decoded = formats.decode(files, record, SECONDS + SECONDS_OF_ZEROS)
+            decoded = formats.decode(files, path, SECONDS + SECONDS_OF_ZEROS)
         return finish(decoded, files.sha256, min_seconds)
     except MemoryError as error:
         raise RecordError(Reason.OUT_OF_MEMORY, "not enough memory to read the record") from error

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -30,58 +31,67 @@ class Source(NamedTuple):
         return "a search for .hea files" if self.file is None else self.file.name
 
 
-def find_records(
-    root: Path,
-    manifest: Path | None = None,
-    rate: Rate = "lr",
-    columns: Mapping[str, str] | None = None,
-    follow_links: bool = False,
-    passed_over: PassedOver | None = None,
-) -> Iterator[Record]:
-    """The records of the archive in the folder `root`, in the order of their source.
+@dataclass(frozen=True)
+class Archive:
+    """An archive, and how its records are found.
 
-    The source is, in this order: the CSV `manifest` (with columns path, age, sex, or those that `columns` names for
-    them), `ptbxl_database.csv` in `root` (`rate` chooses between its 100 and 500 Hz files), `exams.csv` as CODE-15 has
-    it, `RECORDS` in `root` and below, `record_list.csv` with a column path, or every header in the folder. A table
-    with age or sex goes before `RECORDS`, which, like the search, takes them from the headers' comments. A path may
-    come up twice if its source has it twice. What is not taken is counted in `passed_over`.
+    Their source is the first of these that there is:
 
-    Raises EcgbatchError, before the first record, if there is no such archive, if the source cannot be read, if it
-    has no records, or if none of its first 10,000 records is there; later, if the rest of the source cannot be read.
+    - the CSV `manifest`, with columns path, age, sex, or those that `columns` names for them;
+    - `ptbxl_database.csv` in `root`, of which `rate` chooses the 100 or the 500 Hz files;
+    - `exams.csv`, as CODE-15 has it; `record_list.csv` with a column path and one of age or sex;
+    - `RECORDS` in `root` and below; `record_list.csv` with a column path;
+    - every header in the folder.
+
+    `RECORDS` and the search take age and sex from the headers' comments. Links lead out of `root` only with
+    `follow_links`. What is not taken is counted in `passed_over`.
     """
-    check_folder(root)
-    source = find_source(root, manifest, rate, columns)
-    search = Search(root, follow_links, passed_over if passed_over is not None else PassedOver())
-    if source.file is None:
-        records = walk(search)
-    elif source.columns is None:
-        records = listed_records(search)
-    else:
-        records = table_records(search, source.file, source.columns)
-    return _some_there(search, records, source)
 
+    root: Path
+    manifest: Path | None = None
+    rate: Rate = "lr"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    follow_links: bool = False
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
-def find_source(
-    root: Path, manifest: Path | None = None, rate: Rate = "lr", columns: Mapping[str, str] | None = None
-) -> Source:
-    """What `find_records` finds the records by. Raises EcgbatchError for `columns` that no table is there for."""
-    named = dict(columns or {})
-    if unknown := set(named) - set(ROLES):
-        raise EcgbatchError(f"--columns names {', '.join(ROLES)}, not {', '.join(sorted(unknown))}")
-    if manifest is not None:
-        return Source(manifest, named)
-    if os.path.isfile(table := root / "ptbxl_database.csv"):
-        return Source(table, {"path": f"filename_{rate}"} | named)
-    if os.path.isfile(table := root / "exams.csv") and "exam_id" in columns_of(table):
-        return Source(table, {"path": "exam_id"} | named)
-    records = root / "RECORDS" if os.path.isfile(root / "RECORDS") else None
-    if os.path.isfile(table := root / "record_list.csv"):
-        known = columns_of(table)
-        if named or ("path" in known and (records is None or {"age", "sex"} & {*known})):
-            return Source(table, named)
-    if named:
-        raise EcgbatchError("--columns needs a table: give one with --manifest")
-    return Source(records)
+    def records(self) -> Iterator[Record]:
+        """The records in the order of their source, in flat memory. A path comes up twice if its source has it twice.
+
+        Raises EcgbatchError, before the first record, if there is no such archive, if the source cannot be read, if
+        it has no records, or if none of its first 10,000 records is there; later, if the rest cannot be read.
+        """
+        check_folder(self.root)
+        source = self.source()
+        search = Search(self.root, self.follow_links, self.passed_over)
+        if source.file is None:
+            records = walk(search)
+        elif source.columns is None:
+            records = listed_records(search)
+        else:
+            records = table_records(search, source.file, source.columns)
+        return _some_there(search, records, source)
+
+    def source(self) -> Source:
+        """Where `records` finds the records. Raises EcgbatchError for `columns` where there is no table."""
+        if unknown := set(self.columns) - set(ROLES):
+            raise EcgbatchError(f"--columns names {', '.join(ROLES)}, not {', '.join(sorted(unknown))}")
+        if self.manifest is not None:
+            return Source(self.manifest, self.columns)
+        if table := self._file("ptbxl_database.csv"):
+            return Source(table, {"path": f"filename_{self.rate}", **self.columns})
+        if (table := self._file("exams.csv")) and "exam_id" in columns_of(table):
+            return Source(table, {"path": "exam_id", **self.columns})
+        records = self._file("RECORDS")
+        if table := self._file("record_list.csv"):
+            known = columns_of(table)
+            if self.columns or ("path" in known and (records is None or {"age", "sex"} & {*known})):
+                return Source(table, self.columns)
+        if self.columns:
+            raise EcgbatchError("--columns needs a table: give one with --manifest")
+        return Source(records)
+
+    def _file(self, name: str) -> Path | None:
+        return self.root / name if os.path.isfile(self.root / name) else None
 
 
 def check_folder(root: Path) -> None:
@@ -113,7 +123,7 @@ def _some_there(search: Search, records: Iterator[Record], source: Source) -> It
     if any(_file(search, record) for record in first):
         raise EcgbatchError(
             f"the first {len(first):,} records of {search.root} are links that lead out of it, as {first[0].path}: "
-            "ECGBATCH_FOLLOW_LINKS=1 follows them"
+            "ECGBATCH_FOLLOW_LINKS=true follows them"
         )
     raise EcgbatchError(
         f"{source} names records that are not in {search.root}: none of the first {len(first):,} is there, "

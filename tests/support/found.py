@@ -1,9 +1,10 @@
 """Makes archives, and finds what is in them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecgbatch.records.archives.finding import find_records
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.recording import Record
 
 
@@ -12,6 +13,11 @@ def write_header(root: Path, path: str, comments: str = "", line: str = "r 12 10
     file = root / f"{path}.hea"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{line}\n{comments}")
+
+
+def find_records(root: Path, manifest: Path | None = None, **options: Any) -> Iterator[Record]:
+    """An archive's records."""
+    return Archive(root, manifest, **options).records()
 
 
 def paths(root: Path, manifest: Path | None = None, **options: Any) -> list[str]:

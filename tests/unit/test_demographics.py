@@ -6,12 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from found import people, write_header
+from found import find_records, people, write_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgbatch.records.archives.demographics import from_comments
-from ecgbatch.records.archives.finding import find_records
 from ecgbatch.settings import EcgbatchError
 
 

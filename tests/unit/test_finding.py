@@ -6,11 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from found import paths, people, write_header
+from found import find_records, paths, people, write_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgbatch.records.archives.finding import find_records, find_source
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.archives.search import PassedOver
 from ecgbatch.settings import EcgbatchError
 
@@ -36,7 +36,7 @@ def test_manifest(tmp_path: Path) -> None:
         ("d", None, None),
         ("a/1", 300.0, 0),
     ]
-    assert find_source(tmp_path, manifest).file == manifest
+    assert Archive(tmp_path, manifest).source().file == manifest
 
 
 @settings(max_examples=200, deadline=None)
@@ -58,7 +58,7 @@ def test_ptbxl_database(ptbxl_fold9: Path) -> None:
     low = people(ptbxl_fold9)
     assert len(low) == 2193
     assert low[0] == ("records100/00000/00008_lr", 48.0, 0)
-    assert str(find_source(ptbxl_fold9)) == "ptbxl_database.csv"
+    assert str(Archive(ptbxl_fold9).source()) == "ptbxl_database.csv"
     assert people(ptbxl_fold9, rate="hr")[0] == ("records500/00000/00008_hr", 48.0, 0)
     assert {sex for _, _, sex in low} == {0, 1}
     assert sum(age is None for _, age, _ in low) == 11
@@ -77,7 +77,7 @@ def test_nested_records_files(tmp_path: Path) -> None:
         *(("a", None), ("sub/s1", 6), ("sub/deep/d1", None), ("plain/p1", 5)),
         *((path, None) for path in ("gone", "../up", "b", "a")),
     ]
-    assert str(find_source(root)) == "RECORDS"
+    assert str(Archive(root).source()) == "RECORDS"
 
 
 def test_a_listing_enters_each_folder_once(tmp_path: Path) -> None:

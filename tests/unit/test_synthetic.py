@@ -11,12 +11,7 @@ import pytest
 import wfdb
 from scipy.signal import find_peaks
 
-<<<<<<< HEAD
-from ecgbatch.records.archive import find_records
-=======
-from ecgbatch.records.archives.finding import find_records
-from ecgbatch.records.formats.wfdb import read
->>>>>>> 8c3a108 (Archives are a package; any name of a file system is found and written down exactly; links, unreadable folders and endless lines harm nothing)
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.synthetic import RATES, RHYTHMS, write_archive
@@ -31,7 +26,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(archive: Path) -> list[wfdb.Record]:
-    return [wfdb.rdrecord(str(archive / record.path)) for record in find_records(archive)]
+    return [wfdb.rdrecord(str(archive / record.path)) for record in Archive(archive).records()]
 
 
 def comment(record: wfdb.Record, name: str) -> str:
@@ -59,11 +54,11 @@ def test_every_record_is_read_by_wfdb(archive: Path) -> None:
 
 
 def test_every_record_can_be_scored(archive: Path) -> None:
-    for record in find_records(archive):
+    for record in Archive(archive).records():
         assert set(read(archive, record.path).flags) <= {"resampled"}
         assert record.age is not None and 18 <= record.age < 90
         assert record.sex in (0, 1)
-    assert {record.sex for record in find_records(archive)} == {0, 1}
+    assert {record.sex for record in Archive(archive).records()} == {0, 1}
 
 
 def test_leads_obey_einthoven_and_goldberger(archive: Path) -> None:

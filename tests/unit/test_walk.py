@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from found import paths, write_header
+from found import find_records, paths, write_header
 
-from ecgbatch.records.archives.finding import find_records
 from ecgbatch.records.archives.search import LINK_OUT, PassedOver
 from ecgbatch.records.paths import on_disk
 from ecgbatch.settings import EcgbatchError
@@ -66,7 +65,7 @@ def test_an_archive_of_links_out_of_it_is_refused_with_the_way_to_follow_them(tm
     root.mkdir()
     write_header(tmp_path, "blobs/1")
     (root / "r.hea").symlink_to("../blobs/1.hea")
-    with pytest.raises(EcgbatchError, match="links that lead out of it, as r: ECGBATCH_FOLLOW_LINKS=1 follows them"):
+    with pytest.raises(EcgbatchError, match="links that lead out of it, as r: ECGBATCH_FOLLOW_LINKS=true follows them"):
         find_records(root)
     assert paths(root, follow_links=True) == ["r"]
 
@@ -105,12 +104,12 @@ def test_folders_that_cannot_be_read_are_passed_over_and_counted(tmp_path: Path,
         folder.chmod(folder.stat().st_mode | 0o055)
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from ecgbatch.records.archives.finding import find_records\n"
+        "from ecgbatch.records.archives.finding import Archive\n"
         "from ecgbatch.records.archives.search import PassedOver\n"
         "os.setgid(65534), os.setuid(65534)\n"
         "passed_over = PassedOver()\n"
-        "print([r.path for r in find_records(Path(sys.argv[1]), passed_over=passed_over)], list(passed_over))\n"
-        "try: list(find_records(Path(sys.argv[1]) / 'lost+found'))\n"
+        "print([r.path for r in Archive(Path(sys.argv[1]), passed_over=passed_over).records()], list(passed_over))\n"
+        "try: list(Archive(Path(sys.argv[1]) / 'lost+found').records())\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
