@@ -1,0 +1,130 @@
+"""HL7 annotated ECG (`AnnotatedECG`): the first rhythm series, never one derived from it."""
+
+from datetime import date
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgbatch.records.finishing import Decoded
+from ecgbatch.records.formats import xml
+from ecgbatch.records.formats.format import Format, whole_small_file
+from ecgbatch.records.formats.patient import day, sex_code, years, years_between
+from ecgbatch.records.formats.units import per_millivolt, side_by_side
+from ecgbatch.records.recording import Reason, RecordError
+
+_REPORTED_AGE = "21612-7"
+"""LOINC's code."""
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class _Sequences(NamedTuple):
+    """Leads recorded at the same time: from when on, seconds between samples, and their sequences."""
+
+    start: str
+    seconds: float
+    leads: list[Element]
+
+
+def _decode(data: bytes) -> Decoded:
+    root = xml.parse(data)
+    series = _rhythm(root)
+    together = _most_leads(series)
+    person = root.find(".//subjectDemographicPerson")
+    return Decoded(
+        side_by_side([_samples(sequence) for sequence in together.leads]),
+        1 / together.seconds,
+        tuple(_code(sequence) for sequence in together.leads),
+        FORMAT.name,
+        age=_age(root, series, person),
+        sex=sex_code(_attribute(person, "administrativeGenderCode", "code")),
+        device=_device(series),
+    )
+
+
+def _rhythm(root: Element) -> Element:
+    """The first series coded as rhythm; derived series lie deeper, below `derivation`."""
+    for series in root.findall("component/series"):
+        if _code(series) == "RHYTHM":
+            return series
+    raise RecordError(Reason.UNREADABLE_SIGNAL, "the file has no rhythm series")
+
+
+def _most_leads(series: Element) -> _Sequences:
+    """The sequence set with the most leads; sets of the same times are taken together."""
+    found: dict[tuple[str, float, int], _Sequences] = {}
+    for sequences in series.findall("component/sequenceSet"):
+        start, seconds, leads = _times_and_leads(sequences)
+        if leads:
+            length = len(xml.text(leads[0], "value/digits").split())
+            found.setdefault((start, seconds, length), _Sequences(start, seconds, [])).leads.extend(leads)
+    if not found:
+        raise RecordError(Reason.UNREADABLE_SIGNAL, "the rhythm series has no leads")
+    return max(found.values(), key=lambda sequences: len(sequences.leads))
+
+
+def _times_and_leads(sequences: Element) -> _Sequences:
+    start, seconds = "", 0.0
+    leads = []
+    for sequence in sequences.findall("component/sequence"):
+        if _code(sequence).startswith("TIME"):
+            start = _attribute(sequence, "value/head", "value")
+            step = xml.number(_attribute(sequence, "value/increment", "value"), "time between samples")
+            seconds = step * _SECONDS.get(_attribute(sequence, "value/increment", "unit") or "s", 0)
+        else:
+            leads.append(sequence)
+    if leads and seconds <= 0:
+        raise RecordError(Reason.NO_SAMPLING_RATE, "the leads' sequence set gives no time between samples")
+    return _Sequences(start, seconds, leads)
+
+
+def _samples(sequence: Element) -> NDArray[np.float64]:
+    """In millivolts: origin + scale * digits."""
+    name = _code(sequence)
+    digits = xml.numbers(xml.text(sequence, "value/digits"))
+    scale, origin = (_millivolts(sequence, part, name) for part in ("scale", "origin"))
+    return digits * scale + origin
+
+
+def _millivolts(sequence: Element, part: str, lead: str) -> float:
+    value = xml.number(_attribute(sequence, f"value/{part}", "value"), part)
+    unit = _attribute(sequence, f"value/{part}", "unit")
+    return value / per_millivolt(unit, lead) if value or unit else 0.0
+
+
+def _code(element: Element) -> str:
+    return _attribute(element, "code", "code")
+
+
+def _attribute(element: Element | None, path: str, name: str) -> str:
+    found = element.find(path) if element is not None else None
+    return found.get(name, "") if found is not None else ""
+
+
+def _age(root: Element, series: Element, person: Element | None) -> float | None:
+    """From the day of birth, else as the subject reported it."""
+    recorded = _first_day(series) or _first_day(root)
+    age = years_between(day(_attribute(person, "birthTime", "value")), recorded)
+    if age is not None:
+        return age
+    for observation in root.iter("relatedObservation"):
+        if _code(observation) == _REPORTED_AGE:
+            return years(_attribute(observation, "value", "value"), _attribute(observation, "value", "unit"))
+    return None
+
+
+def _first_day(element: Element) -> date | None:
+    times = (_attribute(element, f"effectiveTime/{part}", "value") for part in ("low", "center", "high"))
+    return next(filter(None, map(day, times)), None)
+
+
+def _device(series: Element) -> str | None:
+    author = series.find("author/seriesAuthor")
+    maker = xml.text(author, "manufacturerOrganization/name")
+    model = xml.text(author, "manufacturedSeriesDevice/manufacturerModelName")
+    return " ".join(filter(None, (maker, model))) or None
+
+
+FORMAT = Format("aecg", lambda head: xml.root_name(head) == "AnnotatedECG", whole_small_file(_decode))
