@@ -83,9 +83,20 @@ class Files:
         name = path.rpartition("/")[2]
         with self._open(path, name, Reason.MISSING_HEADER, Reason.UNREADABLE_HEADER) as file:
             try:
-                return file.read(count)
+                data = file.read(count)
             except OSError as error:
                 raise RecordError(Reason.UNREADABLE_HEADER, f"{name}: {error.strerror}") from error
+        if data.startswith(_LFS_POINTER):
+            raise RecordError(Reason.UNREADABLE_HEADER, f"{name} is a Git LFS pointer: run git lfs pull")
+        return data
+
+    def open(self, path: str) -> BinaryIO:
+        """A file of many records, open for reading; `digest` takes what is read of it. Raises RecordError as `load`."""
+        return self._open(path, path.rpartition("/")[2], Reason.MISSING_SIGNAL_FILE, Reason.UNREADABLE_SIGNAL)
+
+    def digest(self, data: bytes | memoryview) -> None:
+        """Adds to the digest what was read of an open file."""
+        self._digest.update(data)
 
     def _open(self, path: str, name: str, missing: Reason, unreadable: Reason) -> BinaryIO:
         full = f"{self._root}/{path}"

@@ -39,7 +39,7 @@ def _decode(data: bytes) -> Decoded:
     if _DEFLATED in data[:2048]:
         raise RecordError(Reason.UNREADABLE_SIGNAL, "the DICOM file is deflated")
     pydicom = library("pydicom", "pydicom")
-    with reading_with("pydicom"):
+    with reading_with("pydicom", pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError):
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else it warns of what it reads
         file = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_WANTED))
         groups = list(file.get("WaveformSequence") or ())

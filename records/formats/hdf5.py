@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecgbatch.records.files import Files
 from ecgbatch.records.finishing import Decoded
@@ -146,7 +147,7 @@ class _File:
         rows: dict[str, int] = {}
         for row, word in enumerate(words):
             rows.setdefault(word, row)
-        if self.layout == _CODE15 and words[-1] == "0":
+        if self.layout is _CODE15 and words[-1] == "0":
             rows.pop("0")
         return rows
 
@@ -183,7 +184,15 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
     file = _opened(files, path)
     samples = file.read(member)
     files.digest(samples.data)
+    if file.layout is _CODE15:
+        samples = _without_filling(samples)
     return file.layout.decode(samples, FORMAT.name)
+
+
+def _without_filling(samples: NDArray[Any]) -> NDArray[Any]:
+    """Recordings of CODE-15 lie amid zeros that fill up their row."""
+    recorded = np.flatnonzero(samples.any(axis=1))
+    return samples[recorded[0] : recorded[-1] + 1] if len(recorded) else samples
 
 
 def _members(files: Files, path: str) -> Iterator[str | None]:

@@ -59,7 +59,9 @@ class Layout:
         samples = array if array.shape[1] == len(leads) else array.T
         if samples.dtype.kind not in "iuf":
             raise RecordError(Reason.UNREADABLE_SIGNAL, "the samples are no numbers")
-        return Decoded(samples.astype(np.float64) / self.per_millivolt, self.rate, leads, format)
+        with np.errstate(invalid="ignore", over="ignore"):
+            millivolts = samples.astype(np.float64) / self.per_millivolt
+        return Decoded(millivolts, self.rate, leads, format)
 
 
 def layout_of(files: Files, path: str) -> Layout | None:

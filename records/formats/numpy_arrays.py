@@ -2,6 +2,7 @@
 
 import io
 import math
+import tokenize
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ecgbatch.records.files import Files
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import HEAD_BYTES, KEPT_BYTES, Format
 from ecgbatch.records.formats.layout import Layout, layout_of
+from ecgbatch.records.formats.library import reading_with
 from ecgbatch.records.recording import Reason, RecordError
 
 _MAGIC = b"\x93NUMPY"
@@ -47,12 +49,10 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
 def _header(head: bytes) -> _Array:
     """Raises RecordError for what cannot be an array of records."""
     file = io.BytesIO(head)
-    try:
+    with reading_with("numpy", tokenize.TokenError, SyntaxError):
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise RecordError(Reason.UNREADABLE_HEADER, "the file is no NumPy array, or damaged") from error
     if dtype.kind not in "iuf" or fortran or len(shape) not in (2, 3) or not all(0 < n < 1 << 40 for n in shape):
         detail = "an array must be of numbers, (T, n) or (N, T, n), in C order, without pickled objects"
         raise RecordError(Reason.UNREADABLE_HEADER, detail)

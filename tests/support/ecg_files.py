@@ -44,7 +44,8 @@ def wfdb(folder: Path, name: str, ecg: Ecg) -> None:
     """The same as a WFDB record, of 1 uV a bit."""
     digital = ecg.digital(1)
     lines = [f"{name} 12 {ecg.rate} {len(digital)}"]
-    lines += [f"{name}.dat 16 1000(0)/mV 16 0 0 0 0 {lead}" for lead in LEADS]
+    sums = digital.sum(axis=0, dtype=np.int64) % 2**16
+    lines += [f"{name}.dat 16 1000(0)/mV 16 0 0 {total} 0 {lead}" for lead, total in zip(LEADS, sums, strict=True)]
     (folder / f"{name}.hea").write_text("\n".join([*lines, f"# Age: {AGE}", "# Sex: Female"]) + "\n")
     (folder / f"{name}.dat").write_bytes(digital.tobytes())
 
