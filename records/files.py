@@ -31,7 +31,7 @@ class Files:
 
     def __init__(self, root: Path, follow_links: bool = False) -> None:
         self._root = str(root)
-        self._real_root = None if follow_links else os.path.realpath(root)
+        self._real_root = None if follow_links else os.path.realpath(root).rstrip("/") + "/"
         self._digest = hashlib.sha256()
         self._size = 0
 
@@ -104,25 +104,33 @@ class Files:
             # Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
             if not stat.S_ISREG(os.stat(full).st_mode):
                 raise RecordError(Reason.NOT_A_FILE, f"{name} is not a regular file")
-            self._check_below(full, name)
             descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RecordError(missing, f"there is no {name}") from error
         except OSError as error:
             raise RecordError(unreadable, f"{name}: {error.strerror}") from error
         file = os.fdopen(descriptor, "rb")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise RecordError(Reason.NOT_A_FILE, f"{name} is not a regular file")
+            self._check_below(descriptor, full, name)
+        except RecordError:
             file.close()
-            raise RecordError(Reason.NOT_A_FILE, f"{name} is not a regular file")
+            raise
         return file
 
-    def _check_below(self, full: str, name: str) -> None:
-        if self._real_root is None:
-            return
-        real = os.path.realpath(full)
-        if os.path.commonpath([real, self._real_root]) != self._real_root:
+    def _check_below(self, descriptor: int, full: str, name: str) -> None:
+        if self._real_root is not None and not _real_path(descriptor, full).startswith(self._real_root):
             detail = f"{name} is a link out of the archive; ECGBATCH_FOLLOW_LINKS=true allows it"
             raise RecordError(Reason.UNSAFE_PATH, detail)
+
+
+def _real_path(descriptor: int, path: str) -> str:
+    """Where an open file is, links followed: Linux tells it in one call, elsewhere each folder is asked."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return os.path.realpath(path)
 
 
 def check_path(record: str) -> None:

@@ -1,6 +1,7 @@
 """Age and sex as headers' comments and tables tell them."""
 
 import re
+from collections.abc import Iterable
 
 _NUMBER = r"([-+]?\d{1,9}(?:\.\d{0,9})?)"
 _YEARS = r"(?:y|yo|y/o|yrs?|years?)"
@@ -13,7 +14,7 @@ _AGE_COMMENT = re.compile(
 )
 _SEX_COMMENT = re.compile(rf"\b(?:sex|gender)>?{_BLANKS}[:=]?{_BLANKS}(\w{{1,20}})", re.ASCII | re.IGNORECASE)
 _BOTH = re.compile(
-    rf"#{_BLANKS}{_NUMBER}{_BLANKS}{_YEARS}{_BLANKS}(?:old)?[ \t,]{{1,9}}(male|female|m|f)\b", re.ASCII | re.IGNORECASE
+    rf"{_NUMBER}{_BLANKS}{_YEARS}{_BLANKS}(?:old)?[ \t,]{{1,9}}(male|female|m|f)\b", re.ASCII | re.IGNORECASE
 )
 _LONGEST_COMMENT = 1000
 
@@ -35,25 +36,23 @@ def sex_code(text: str | None) -> int | None:
     return SEXES.get(word, NUMBERS.get(word))
 
 
-def from_comments(head: str) -> tuple[float | None, int | None]:
-    """Age and sex from a header's comments, of each the first that tells it.
+def from_comments(comments: Iterable[str]) -> tuple[float | None, int | None]:
+    """Age and sex from a header's comments, without `#`; of each the first that tells it.
 
-    `#Age: 56`, `# Sex: Male`, `# <age>: 56  <sex>: M`, `# age 56`, `# 56 y male`. In time that grows as the text does.
+    `Age: 56`, `Sex: Male`, `<age>: 56  <sex>: M`, `age 56`, `56 y male`. In time that grows as the text does.
     """
     age: float | None = None
     sex: int | None = None
-    for line in head.splitlines():
-        if not line.startswith("#"):
-            continue
-        of_line = _from_comment(line[:_LONGEST_COMMENT])
-        age, sex = of_line[0] if age is None else age, of_line[1] if sex is None else sex
+    for comment in comments:
+        of_comment = _from_comment(comment[:_LONGEST_COMMENT])
+        age, sex = of_comment[0] if age is None else age, of_comment[1] if sex is None else sex
         if age is not None and sex is not None:
             break
     return age, sex
 
 
-def _from_comment(line: str) -> tuple[float | None, int | None]:
-    if both := _BOTH.match(line):
+def _from_comment(comment: str) -> tuple[float | None, int | None]:
+    if both := _BOTH.match(comment):
         return float(both[1]), sex_code(both[2])
-    age, sex = _AGE_COMMENT.search(line), _SEX_COMMENT.search(line)
+    age, sex = _AGE_COMMENT.search(comment), _SEX_COMMENT.search(comment)
     return float(age[1]) if age else None, sex_code(sex[1]) if sex else None

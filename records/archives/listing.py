@@ -52,7 +52,7 @@ class _Listing:
 
 
 def _record(search: Search, path: str) -> Record:
-    age, sex = from_comments(search.head(path)) if is_below(path) else (None, None)
+    age, sex = from_comments(search.header(path)[1]) if is_below(path) else (None, None)
     return Record(write_down(path), age, sex)
 
 

@@ -1,10 +1,13 @@
 """What a search of an archive needs everywhere: where, how, and what it passes over."""
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ecgbatch.records.files import Files
+from ecgbatch.records.formats.wfdb_header import split
+from ecgbatch.records.recording import RecordError
 
 HEAD_BYTES = 4096
 UNREADABLE_FOLDER = "folders that cannot be read"
@@ -42,9 +45,13 @@ class Search:
     follow_links: bool = False
     passed_over: PassedOver = field(default_factory=PassedOver)
     real_root: str = field(init=False)
+    files: Files = field(init=False)
+    own_files: Files = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "real_root", os.path.realpath(self.root))
+        object.__setattr__(self, "files", Files(self.root, self.follow_links))
+        object.__setattr__(self, "own_files", Files(self.root, follow_links=True))
 
     def may_enter(self, path: str) -> bool:
         """Whether what is at `path`, relative to the root, lies in the archive or may be followed out of it."""
@@ -54,15 +61,15 @@ class Search:
         """The file at this path, or else the header for it; None where there is neither. A link to nothing is one."""
         return next((f for f in (f"{path}.hea", path) if _is_there(f"{self.root}/{f}")), None)
 
-    def head(self, path: str) -> str:
-        """The first lines of a record's header, empty where there is none; reading the record will tell why."""
+    def header(self, path: str, in_place: bool = False) -> tuple[list[str], list[str]]:
+        """The first lines and comments of a record's header, none where there is none; reading it will tell why.
+
+        `in_place`: no link is on the way to it, so that it need not be asked where it leads.
+        """
         try:
-            descriptor = os.open(f"{self.root}/{path}.hea", os.O_RDONLY | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-                return file.read(HEAD_BYTES).decode("latin-1") if regular and self.may_enter(f"{path}.hea") else ""
-        except (OSError, ValueError):
-            return ""
+            return split((self.own_files if in_place else self.files).head(f"{path}.hea", HEAD_BYTES))
+        except (RecordError, ValueError):
+            return [], []
 
 
 def is_within(real: str, folder: str) -> bool:

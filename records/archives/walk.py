@@ -2,17 +2,16 @@
 
 import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator
 
 from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_FOLDER, Search, identity, is_within
+from ecgbatch.records.formats.wfdb_header import segment_names
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 
 _SORTED_ENTRIES = 100_000
-_SEGMENTED = re.compile(r"[^\s/#]+/\d{1,9}\s.*")
 
 
 def walk(search: Search, prefix: str = "") -> Iterator[Record]:
@@ -31,20 +30,12 @@ def walk(search: Search, prefix: str = "") -> Iterator[Record]:
             stack.pop()
         elif entry.name.endswith(".hea") and not folder.is_segment(stem := entry.name.removesuffix(".hea")):
             path = folder.prefix + stem
-            head = search.head(path)
-            folder.segments.update(_segments(head))
-            yield Record(write_down(path), *from_comments(head))
+            lines, comments = search.header(path, in_place=not (folder.linked or entry.is_symlink()))
+            folder.segments.update(segment_names(lines))
+            yield Record(write_down(path), *from_comments(comments))
         elif links.may_enter(folder, entry):
             linked = folder.linked or entry.is_symlink()
             stack.append(_Folder(search, f"{folder.prefix}{entry.name}/", linked))
-
-
-def _segments(head: str) -> list[str]:
-    """The segments that the header of a record of several segments names."""
-    lines = [line for line in head.splitlines() if line and line[0] != "#"]
-    if not lines or not _SEGMENTED.fullmatch(lines[0]):
-        return []
-    return [line.split(maxsplit=1)[0] for line in lines[1:] if line.strip()]
 
 
 class _Folder:
