@@ -41,9 +41,10 @@ def run(archive: Path, paths: list[str], processes: int, kernel: str, model: str
 def one_record(kernel: str, model: str) -> float:
     """Milliseconds for one record alone, cleaned and scored by a resident model: the median of 50."""
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
+    from ecgbatch.settings import load
 
-    scorer = Scorer(registry.find(model), "cpu", kernel)
+    scorer = Scorer(Registry(load().model_dir).find(model), "cpu", kernel)
     signal = np.random.default_rng(0).standard_normal((1, 1000, 12))
     times = []
     for _ in range(50):

@@ -73,10 +73,11 @@ def main() -> None:
     from ecgbatch.models.evaluation.metrics import roc_auc
     from ecgbatch.models.export.export import export
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
     from ecgbatch.records.reading import read
+    from ecgbatch.settings import load
 
-    scorer = Scorer(registry.find(args.model))
+    scorer = Scorer(Registry(load().model_dir).find(args.model))
     with archive_or_synthetic(args.archive) as archive, tempfile.TemporaryDirectory() as folder:
         records = labelled(archive, args.records)
         signals = scorer.clean(np.stack([read(archive, record.path).signal for record in records]))

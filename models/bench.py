@@ -21,7 +21,7 @@ from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights.registry import Model
+    from ecgbatch.models.weights.model import Model
 
 BATCH_SIZES = {"cpu": (1, 8, 32, 64), "cuda": (1, 32, 128, 256)}
 SECONDS = 0.5

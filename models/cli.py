@@ -15,8 +15,8 @@ from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
     from ecgbatch.models.config import NetworkConfig
-    from ecgbatch.models.evaluation.evaluation import Evaluation
-    from ecgbatch.models.weights.registry import Model, Weights
+    from ecgbatch.models.evaluation.figures import Evaluation
+    from ecgbatch.models.weights.model import Model, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,10 +81,10 @@ def download(source: str, sha256: str, normalization: Path | None, name: str, ve
 def _add(config: "NetworkConfig", weights: "Weights", normalization_file: Path | None, name: str, version: str) -> None:
     """Adds what a checkpoint held as the model that was named."""
     from ecgbatch.models.preprocessing import Normalization, load_normalization
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
     normalization = load_normalization(normalization_file) if normalization_file else Normalization()
-    _print_added(registry.add(name, version, config, weights, normalization))
+    _print_added(Registry(load().model_dir).add(name, version, config, weights, normalization))
 
 
 def _print_added(model: "Model") -> None:
@@ -108,20 +108,22 @@ def train(archive: Path, name: str, version: str, recipe: str, folder: Path, dev
     thresholds. Stopped, it goes on where it was at the next call. The model goes to ECGBATCH_MODEL_DIR, all else
     stays in the folder of the training: settings.json, epochs.csv, last.pt.
     """
-    from ecgbatch.models.training import training
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.training.examples import prepare
+    from ecgbatch.models.training.loop import Training
+    from ecgbatch.models.training.recipe import load_recipe
+    from ecgbatch.models.weights.registry import Registry
 
-    settings, device = training.load_recipe(recipe), device or load().device
+    settings = load()
+    how, device, registry = load_recipe(recipe), device or settings.device, Registry(settings.model_dir)
     if device == "cuda":
         from ecgbatch.models.kernels.cuda import require_gpu
 
         require_gpu()
-    ready = training.prepare(archive, folder, remark)
-    run = training.Training(settings, folder, *ready, device)
+    run = Training(how, folder, *prepare(archive, folder, remark), device)
     if not run.ended:
         registry.check_free(name, version)  # before the hours, not after them
     run.run(remark)
-    _print_added(run.keep(name, version))
+    _print_added(run.keep(registry, name, version))
     epoch, macro_auc, *_ = run.best
     print(f"epoch {epoch} of {run.step // run.steps_per_epoch}, macro AUC {macro_auc:.4f} on fold 9")
 
@@ -133,9 +135,9 @@ def list_models(as_json: bool) -> None:
 
     The last is used unless another is named.
     """
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
-    models = registry.available()
+    models = Registry(load().model_dir).available()
     if as_json:
         keys = list(models[-1].description) if models else []
         found = ([*(m.description.get(key) for key in keys), str(m.folder)] for m in models)
@@ -170,9 +172,9 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
 
     from ecgbatch.db import jobs
     from ecgbatch.db.migrate import open_database
-    from ecgbatch.models.evaluation import evaluation
+    from ecgbatch.models.evaluation import figures
     from ecgbatch.models.evaluation.labels import labelled_records
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
     labelled = [record for record in labelled_records(labels) if fold in (None, record.fold)]
     if not labelled:
@@ -180,7 +182,7 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
     paths = {record.path for record in labelled}
     with open_database(load().database_url).read() as connection:
         [progress] = jobs.progress(connection, job)
-        scored_by = registry.by_fingerprint(jobs.model_fingerprint(connection, job))
+        scored_by = Registry(load().model_dir).by_fingerprint(jobs.model_fingerprint(connection, job))
         found = {path: values for path, values in jobs.probabilities(connection, job) if path in paths}
     records = [record for record in labelled if record.path in found]
     if not records:
@@ -191,7 +193,7 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
     if progress.remaining:
         remark(f"job {job} is not finished: {progress.remaining:,} of {progress.total:,} records remain")
     probabilities = np.array([found[record.path] for record in records])
-    found_out = evaluation.evaluate(records, probabilities, scored_by.thresholds)
+    found_out = figures.evaluate(records, probabilities, scored_by.thresholds)
     about = {"job": job, "model": f"{scored_by.name}:{scored_by.version}", "fingerprint": scored_by.fingerprint}
     about |= {"labels": labels.name, "fold": fold, "without_prediction": len(labelled) - len(records)}
     if page is not None:
@@ -206,7 +208,7 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
 
 
 def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
-    from ecgbatch.models.evaluation.evaluation import RESAMPLES
+    from ecgbatch.models.evaluation.bootstrap import RESAMPLES
 
     exact = {"records": evaluation.records, "exact_match": str(evaluation.exact_match)}
     intervals = {"intervals": f"95 %, from {RESAMPLES} bootstrap resamples of the records"}
@@ -246,9 +248,9 @@ def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, in
     The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
     """
     from ecgbatch.models.export.export import export
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
-    wanted = registry.find(load().model)
+    wanted = Registry(load().model_dir).find(load().model)
     exported = export(wanted, file, kind, raw=raw, int8=int8, archive=check)
     print(
         f"{file}  {wanted.name}:{wanted.version}  fingerprint {wanted.fingerprint[:12]}  "
@@ -267,9 +269,9 @@ def bench_model(as_json: bool) -> None:
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker process; set before numpy comes
     from ecgbatch.models import bench
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
-    found = bench.measure(registry.find(load().model))
+    found = bench.measure(Registry(load().model_dir).find(load().model))
     path = bench.keep(found)
     if as_json:
         rates = [rate._asdict() for rate in found.rates]

@@ -1,11 +1,14 @@
 """What the network takes and gives, and the sizes that tell one network from another."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LABELS = ("norm", "mi", "sttc", "cd", "hyp")
 
@@ -13,6 +16,8 @@ VARIANTS = ("stacked", "hierarchical")
 CONV_WIDTH = 4
 QKV_BLOCK = 4
 METADATA_DIM = 2
+LARGEST_SIZE = 1024
+"""Of any of a network's sizes: far beyond what learns, and little enough to be described and refused in no time."""
 METADATA_HIDDEN = 32
 CLASSIFIER_HIDDEN = (256, 128)
 
@@ -37,8 +42,8 @@ class NetworkConfig:
             raise EcgbatchError(f"variant must be one of {', '.join(VARIANTS)}, not {self.variant!r}")
         for name in ("embedding_dim", "heads", "blocks", "patch"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise EcgbatchError(f"{name} of a network must be a whole number above zero, not {value!r}")
+            if not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+                raise EcgbatchError(f"{name} of a network must be a whole number, 1 to {LARGEST_SIZE}")
         if self.embedding_dim % self.heads or self.inner_dim % self.heads:
             raise EcgbatchError(f"{self.heads} heads do not divide an embedding of {self.embedding_dim}")
         if SAMPLES % self.patch:
@@ -68,12 +73,44 @@ class NetworkConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """Raises EcgbatchError for a name that is no size of a network."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise EcgbatchError(f"{unknown[0]} is no size of a network; there are {', '.join(sorted(known))}")
-        return cls(**values)
+    def from_dict(cls, values: Any) -> "NetworkConfig":
+        """Raises EcgbatchError for a name that is no size of a network, and for a value that cannot be."""
+        return cls(**checked_fields(cls, values, "a network"))
+
+
+def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> dict[str, Any]:
+    """`values` as they came from a file, once each is known to be a field of the dataclass `cls` and of its type.
+
+    Checks whole numbers, finite numbers and texts; fields of other types are left to the caller. Raises EcgbatchError,
+    whose message says what the fields are `what` of.
+    """
+    if not isinstance(values, dict):
+        raise EcgbatchError(f"{what} is described by names and values, not by {_shown(values)}")
+    types = get_type_hints(cls)
+    known = [field.name for field in fields(cls)]
+    for name, value in values.items():
+        if name not in known:
+            raise EcgbatchError(f"{_shown(name)} is no setting of {what}; there are {', '.join(sorted(known))}")
+        kind = {int: "a whole number", float: "a number", str: "a text"}.get(types[name])
+        if kind and not _is(value, types[name]):
+            raise EcgbatchError(f"{name} of {what} must be {kind}, not {_shown(value)}")
+    return values
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, whatever it is and however long."""
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) and not _huge(value) else ""
+    return text if 0 < len(text) <= 40 else f"what was given, {type(value).__name__}"
+
+
+def _huge(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > 10**30
 
 
 def _round_up(width: float, multiple: int = 64) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecgbatch.models import bench, preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.weights.registry import Model, Weights
+from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError

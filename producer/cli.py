@@ -17,7 +17,7 @@ from ecgbatch.settings import EcgbatchError, Settings, load
 if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.jobs import Progress
-    from ecgbatch.models.weights.registry import Model
+    from ecgbatch.models.weights.model import Model
     from ecgbatch.records.archives.finding import Archive
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -257,9 +257,9 @@ def _database(settings: Settings) -> "Database":
 
 def _prepare(settings: Settings) -> "tuple[Database, Model]":
     """The database and the model."""
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
-    model = registry.find(settings.model)
+    model = Registry(settings.model_dir).find(settings.model)
     return _database(settings), model
 
 

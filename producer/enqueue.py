@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
-from ecgbatch.models.weights.registry import Model
+from ecgbatch.models.weights.model import Model
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import Settings
 from ecgbatch.worker.queue import fill_queues

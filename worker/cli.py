@@ -10,7 +10,7 @@ from ecgbatch.printing import print_rows
 from ecgbatch.settings import Settings, load, variable
 
 if TYPE_CHECKING:
-    from ecgbatch.models.weights.registry import Model
+    from ecgbatch.models.weights.model import Model
 
 
 @command(example="ecgbatch worker --processes 4")
@@ -31,13 +31,13 @@ def worker(processes: int | None, device: str | None) -> int:
     import socket
 
     from ecgbatch.db.migrate import open_database
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
     from ecgbatch.worker import tasks
     from ecgbatch.worker.app import connected_app
 
     settings = load()
     open_database(settings.database_url)
-    model = registry.find(settings.model)
+    model = Registry(settings.model_dir).find(settings.model)
     app = connected_app(settings)
     started = app.Worker(
         concurrency=settings.processes or _suggested_processes(settings, model),

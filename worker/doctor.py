@@ -55,9 +55,9 @@ def _redis(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import Registry
 
-    model = registry.find(settings.model)
+    model = Registry(settings.model_dir).find(settings.model)
     return f"{model.name} {model.version}, fingerprint {model.fingerprint[:12]}"
 
 

@@ -20,7 +20,7 @@ from ecgbatch.db.chunks import LeaseLost, Record, WaitingChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import SAMPLES, Reason, RecordError
@@ -79,7 +79,7 @@ class ScoringProcess:
     def scorer(self, fingerprint: str) -> Scorer:
         """The model of this fingerprint, loaded when it is first asked for."""
         if fingerprint not in self._scorers:
-            model = registry.by_fingerprint(fingerprint)
+            model = Registry(self.settings.model_dir).by_fingerprint(fingerprint)
             wanted = self.settings
             self._scorers[fingerprint] = Scorer(model, wanted.device, wanted.kernel, wanted.batch_size)
         return self._scorers[fingerprint]

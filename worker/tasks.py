@@ -15,7 +15,7 @@ from celery.signals import task_failure, worker_init, worker_process_init, worke
 from ecgbatch.db import chunks
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database
 from ecgbatch.db.schema import Priority
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import Registry
 from ecgbatch.settings import EcgbatchError, Settings, load
 from ecgbatch.worker.app import QUEUE_PREFIX, REDIS_ERRORS, TASK
 from ecgbatch.worker.pipeline import ScoringProcess
@@ -47,7 +47,7 @@ def load_model(**_: Any) -> None:
     settings = load()
     try:
         process = ScoringProcess(settings, Database(settings.database_url, OUTAGE_SECONDS))
-        process.scorer(registry.find(settings.model).fingerprint)
+        process.scorer(Registry(settings.model_dir).find(settings.model).fingerprint)
     except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
         log.critical("%s", error)
         os.kill(os.getppid(), signal.SIGUSR2)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation import metrics
-from ecgbatch.models.evaluation.evaluation import DIGITS, METRICS, RESAMPLES, Estimate, Evaluation, labels_of
+from ecgbatch.models.evaluation.bootstrap import DIGITS, RESAMPLES, Estimate
+from ecgbatch.models.evaluation.figures import METRICS, Evaluation, labels_of
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.metrics import Numbers, Probabilities
 from ecgbatch.settings import EcgbatchError

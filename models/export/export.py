@@ -25,8 +25,8 @@ from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels.cuda import WholeSequence, plain_scan
 from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.preprocessing import Normalization, filter_matrix
-from ecgbatch.models.training.recordings import read_recording
-from ecgbatch.models.weights.registry import Model, Weights
+from ecgbatch.models.training.examples import read_signal
+from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
 from ecgbatch.settings import EcgbatchError
@@ -104,7 +104,7 @@ def recordings(archive: Path) -> NDArray[np.float64]:
 
     Raises EcgbatchError when there is none.
     """
-    fitting = (signal for path in sorted(archive.rglob("*.hea")) if (signal := _recording(path)) is not None)
+    fitting = (signal for path in sorted(archive.rglob("*.hea")) if (signal := _recording(archive, path)) is not None)
     found = list(islice(fitting, MOST_RECORDS))
     if not found:
         raise EcgbatchError(
@@ -113,9 +113,9 @@ def recordings(archive: Path) -> NDArray[np.float64]:
     return np.stack(found)
 
 
-def _recording(header: Path) -> NDArray[np.float64] | None:
+def _recording(archive: Path, header: Path) -> NDArray[np.float64] | None:
     try:
-        return read_recording(header.with_suffix(""))
+        return read_signal(archive, header.relative_to(archive).with_suffix("").as_posix())
     except EcgbatchError:
         return None
 

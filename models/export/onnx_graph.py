@@ -34,7 +34,7 @@ from ecgbatch.models.network import (
     SLSTMBlock,
 )
 from ecgbatch.models.preprocessing import STD_EPS, Normalization, filter_matrix
-from ecgbatch.models.weights.registry import Weights
+from ecgbatch.models.weights.model import Weights
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 

@@ -27,7 +27,7 @@ from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.network import HALVED_EPS, SLSTM, Branch, ParallelXLSTM, SLSTMBlock, slstm_scan
 from ecgbatch.models.preprocessing import Normalization
-from ecgbatch.models.weights.registry import Weights
+from ecgbatch.models.weights.model import Weights
 from ecgbatch.settings import EcgbatchError
 
 try:

@@ -1,190 +1,138 @@
-"""The models there are: pairs of NAME-VERSION.safetensors (the weights) and NAME-VERSION.json (what they are).
+"""The models there are on this machine: those that ship, in the folder `shipped`, and those that were added.
 
-Those that ship lie in the package's folder `weights`, those that `ecgbatch model add` brought in lie in
-ECGBATCH_MODEL_DIR. Nothing here imports torch.
+Nothing here imports torch.
 """
 
-import hashlib
 import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.preprocessing import PREPROCESSING, MetadataFill, Normalization
-from ecgbatch.settings import EcgbatchError, load
-
-Weights = dict[str, NDArray[np.float32]]
+from ecgbatch.models.weights.model import Model, Weights, fingerprint_of
+from ecgbatch.settings import EcgbatchError
 
 SHIPPED = Path(__file__).parent / "shipped"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+]*")
-FINGERPRINTED = ("config", "preprocessing", "normalization", "labels", "metadata_fill")
+CHOICE = "default"
+"""The file in the registry's folder that names the model chosen by `model use`."""
 
 
-@dataclass(frozen=True)
-class Model:
-    """One model; its weights stay on disk until `weights` is called.
+class Registry:
+    """The models that ship and those in one folder, the setting `model_dir`."""
 
-    `description` is the content of its JSON file: name, version, fingerprint, created_at, config, preprocessing,
-    normalization (mV), labels, metadata_fill, thresholds, and training: how `model train` made it, or null.
-    """
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-    description: dict[str, Any]
-    folder: Path
+    def available(self) -> list[Model]:
+        """All models, the newest last. Raises EcgbatchError for a broken one."""
+        folders = dict.fromkeys((SHIPPED, self.folder))
+        models = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+        return sorted(models, key=lambda model: model.description["created_at"])
 
-    @property
-    def name(self) -> str:
-        return str(self.description["name"])
+    def find(self, wanted: str | None) -> Model:
+        """The model "NAME:VERSION", the newest of "NAME", or the default. Raises EcgbatchError if there is none."""
+        return self.default() if wanted is None else self._named(wanted)
 
-    @property
-    def version(self) -> str:
-        return str(self.description["version"])
+    def default(self) -> Model:
+        """The model that `use` chose; before that, the newest that ships. Raises EcgbatchError if there is none."""
+        if (chosen := self._chosen()) is not None:
+            return self._named(chosen)
+        shipped = [model for model in self.available() if model.folder == SHIPPED]
+        if not shipped:
+            raise EcgbatchError("no model is the default: choose one with `ecgbatch model use NAME:VERSION`")
+        return shipped[-1]
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all that the probabilities depend on: see `fingerprint_of`."""
-        return str(self.description["fingerprint"])
+    def use(self, wanted: str) -> Model:
+        """Makes "NAME:VERSION", or the newest of "NAME", the default from now on."""
+        model = self._named(wanted)
+        _write(self.folder / CHOICE, f"{model}\n".encode())
+        return model
 
-    @property
-    def config(self) -> NetworkConfig:
-        return NetworkConfig.from_dict(self.description["config"])
+    def by_fingerprint(self, fingerprint: str) -> Model:
+        """The model with this fingerprint. Raises EcgbatchError if it is not on this machine."""
+        for model in self.available():
+            if model.fingerprint == fingerprint:
+                return model
+        raise EcgbatchError(
+            f"the model with the fingerprint {fingerprint[:12]} is not here: run `ecgbatch model add` on this machine "
+            "too, or let ECGBATCH_MODEL_DIR be a folder that all machines see"
+        )
 
-    @property
-    def normalization(self) -> Normalization:
-        return Normalization(**self.description["normalization"])
+    def add(
+        self,
+        name: str,
+        version: str,
+        config: NetworkConfig,
+        weights: Weights,
+        normalization: Normalization,
+        *,
+        metadata_fill: MetadataFill | None = None,
+        thresholds: dict[str, float] | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> Model:
+        """Keeps a model in the registry's folder; to add the same one again changes nothing.
 
-    @property
-    def metadata_fill(self) -> MetadataFill:
-        return MetadataFill(**self.description["metadata_fill"])
+        `metadata_fill` defaults to the means over the training folds of PTB-XL, `thresholds` to 0.5 each; `training`
+        says how the weights were made. Raises EcgbatchError for a name or version that makes no file name, one that
+        another model has, or a folder that cannot be written.
+        """
+        description: dict[str, Any] = {
+            "name": name,
+            "version": version,
+            "fingerprint": "",
+            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "config": config.as_dict(),
+            "preprocessing": PREPROCESSING,
+            "normalization": normalization.as_dict(),
+            "labels": list(LABELS),
+            "metadata_fill": (metadata_fill or MetadataFill()).as_dict(),
+            "thresholds": thresholds or dict.fromkeys(LABELS, 0.5),
+            "training": training,
+        }
+        description["fingerprint"] = fingerprint_of(description, weights)
+        for model in self.available():
+            if (model.name, model.version, model.fingerprint) == (name, version, description["fingerprint"]):
+                return model
+        self.check_free(name, version)
+        model = Model(description, self.folder)
+        _keep(model, weights)
+        return model
 
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Per superclass, from which probability on it counts as found."""
-        return dict(self.description["thresholds"])
+    def check_free(self, name: str, version: str) -> None:
+        """Raises EcgbatchError when a model cannot have this name and version, or another has them."""
+        _check_name(name, version)
+        if any((model.name, model.version) == (name, version) for model in self.available()):
+            raise EcgbatchError(f"there is another model {name}:{version} already: give this one a new version")
 
-    @property
-    def shipped(self) -> bool:
-        return self.folder == SHIPPED
-
-    @property
-    def weights_path(self) -> Path:
-        return self.folder / f"{self.name}-{self.version}.safetensors"
-
-    def weights(self) -> Weights:
-        """The weights by state_dict key. Raises EcgbatchError when the files are not as they were when added."""
-        import safetensors
-        from safetensors.numpy import load_file
-
-        try:
-            weights = load_file(self.weights_path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise EcgbatchError(f"cannot read the weights {self.weights_path} ({error}): add the model again") from None
-        if fingerprint_of(self.description, weights) != self.fingerprint:
-            raise EcgbatchError(f"{self.weights_path} or its .json was changed since it was added: add the model again")
-        return weights
-
-
-def available() -> list[Model]:
-    """All models, the newest last. Raises EcgbatchError for a broken one."""
-    folders = dict.fromkeys((SHIPPED, load().model_dir))
-    models = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
-    return sorted(models, key=lambda model: model.description["created_at"])
-
-
-def find(wanted: str | None) -> Model:
-    """The model "NAME:VERSION", the newest of "NAME", or the newest of all. Raises EcgbatchError if there is none."""
-    models = available()
-    if wanted is None:
-        matching = models
-    else:
+    def _named(self, wanted: str) -> Model:
+        models = self.available()
         name, _, version = wanted.partition(":")
-        matching = [m for m in models if m.name == name and version in ("", m.version)]
-    if not matching:
-        there = ", ".join(f"{m.name}:{m.version}" for m in models) or "none"
-        raise EcgbatchError(f"there is no model {wanted or 'at all'}; there are: {there}")
-    return matching[-1]
+        matching = [model for model in models if model.name == name and version in ("", model.version)]
+        if not matching:
+            there = ", ".join(map(str, models)) or "none"
+            raise EcgbatchError(f"there is no model {wanted}; there are: {there}")
+        return matching[-1]
 
-
-def by_fingerprint(fingerprint: str) -> Model:
-    """The model with this fingerprint. Raises EcgbatchError if it is not on this machine."""
-    for model in available():
-        if model.fingerprint == fingerprint:
-            return model
-    raise EcgbatchError(
-        f"the model with the fingerprint {fingerprint[:12]} is not here: run `ecgbatch model add` on this machine too, "
-        "or let ECGBATCH_MODEL_DIR be a folder that all machines see"
-    )
-
-
-def add(
-    name: str,
-    version: str,
-    config: NetworkConfig,
-    weights: Weights,
-    normalization: Normalization,
-    *,
-    metadata_fill: MetadataFill | None = None,
-    thresholds: dict[str, float] | None = None,
-    training: dict[str, Any] | None = None,
-    folder: Path | None = None,
-) -> Model:
-    """Keeps a model, by default in ECGBATCH_MODEL_DIR; to add the same one again changes nothing.
-
-    `metadata_fill` defaults to the means over the training folds of PTB-XL, `thresholds` to 0.5 each; `training` says
-    how the weights were made. Raises EcgbatchError for a name or version that makes no file name, one that another
-    model has, or a folder that cannot be written.
-    """
-    description: dict[str, Any] = {
-        "name": name,
-        "version": version,
-        "fingerprint": "",
-        "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "config": config.as_dict(),
-        "preprocessing": PREPROCESSING,
-        "normalization": normalization.as_dict(),
-        "labels": list(LABELS),
-        "metadata_fill": (metadata_fill or MetadataFill()).as_dict(),
-        "thresholds": thresholds or dict.fromkeys(LABELS, 0.5),
-        "training": training,
-    }
-    description["fingerprint"] = fingerprint_of(description, weights)
-    for model in available():
-        if (model.name, model.version, model.fingerprint) == (name, version, description["fingerprint"]):
-            return model
-    check_free(name, version)
-    model = Model(description, folder or load().model_dir)
-    _write(model, weights)
-    return model
-
-
-def check_free(name: str, version: str) -> None:
-    """Raises EcgbatchError when a model cannot have this name and version, or another has them."""
-    _check_name(name, version)
-    if any((model.name, model.version) == (name, version) for model in available()):
-        raise EcgbatchError(f"there is another model {name}:{version} already: give this one a new version")
-
-
-def fingerprint_of(description: dict[str, Any], weights: Weights) -> str:
-    """SHA-256, in hex, of configuration, preprocessing, normalisation, labels, metadata fill and weights."""
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        array = np.ascontiguousarray(weights[key])
-        digest.update(_canonical_json([key, list(array.shape), array.dtype.str]))
-        digest.update(array.data)
-    parts = {key: description[key] for key in FINGERPRINTED}
-    return hashlib.sha256(_canonical_json(parts | {"weights": digest.hexdigest()})).hexdigest()
-
-
-def _canonical_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    def _chosen(self) -> str | None:
+        path = self.folder / CHOICE
+        try:
+            with path.open("rb") as file:
+                chosen = file.read(1000).decode().strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise EcgbatchError(
+                f"cannot read {path} ({error}): choose with `ecgbatch model use NAME:VERSION`"
+            ) from None
+        return chosen
 
 
 def _check_name(name: str, version: str) -> None:
@@ -211,17 +159,22 @@ def _read(path: Path) -> Model:
     return model
 
 
-def _write(model: Model, weights: Weights) -> None:
+def _keep(model: Model, weights: Weights) -> None:
     """The description comes last: without it the weights are not seen."""
     from safetensors.numpy import save
 
     contiguous = {key: np.ascontiguousarray(weights[key]) for key in sorted(weights)}
+    _write(model.weights_path, save(contiguous))
+    _write(model.weights_path.with_suffix(".json"), (json.dumps(model.description, indent=2) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     try:
-        model.folder.mkdir(parents=True, exist_ok=True)
-        _replace(model.weights_path, save(contiguous))
-        _replace(model.weights_path.with_suffix(".json"), (json.dumps(model.description, indent=2) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
     except OSError as error:
-        raise EcgbatchError(f"cannot write to {model.folder} ({error.strerror}): set ECGBATCH_MODEL_DIR") from None
+        raise EcgbatchError(f"cannot write to {path.parent} ({error.strerror}): set ECGBATCH_MODEL_DIR") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from places import REPOSITORY
 
 from ecgbatch.models import bench
 from ecgbatch.models.config import NetworkConfig
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 
 TINY = {
     "end_to_end": ("--records", "8", "--repeats", "1"),
@@ -68,7 +68,7 @@ def test_model_bench_suggests_and_keeps_it(command: Command, monkeypatch: pytest
     assert kept == bench.Suggestion(**result["suggested"]["cpu torch"])
     assert bench.suggestion("another model", "cpu", "torch") is None
     assert bench.suggestion(result["fingerprint"], "cuda", "torch") is None
-    assert len(registry.available()) == 2, "what is kept is no model"
+    assert len(Registry(command.folder / "models").available()) == 2, "what is kept is no model"
 
 
 def test_a_broken_suggestion_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_the_published_way_gives_the_same_probabilities(tmp_path: Path) -> None:
     from ecgbatch.records.synthetic import write_archive
 
     write_archive(tmp_path)
-    model = registry.find("xlstm-ecg:1.0.0")
+    model = Registry(SHIPPED).find("xlstm-ecg:1.0.0")
     record = next(path.stem for path in sorted(tmp_path.glob("*.hea")) if " 100 " in path.read_text().splitlines()[0])
     scorer = Scorer(model, "cpu", "torch")
     cleaned = scorer.clean(read(tmp_path, record).signal[None])

@@ -20,11 +20,12 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.evaluation import metrics
-from ecgbatch.models.evaluation.evaluation import METRICS, ROWS, evaluate
+from ecgbatch.models.evaluation.figures import METRICS, ROWS, evaluate
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.page import write_page
 from ecgbatch.models.preprocessing import Normalization
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.model import Model
+from ecgbatch.models.weights.registry import Registry
 
 THRESHOLDS = {"norm": 0.55, "mi": 0.4, "sttc": 0.5, "cd": 0.35, "hyp": 0.6}
 ABOUT = {"job": 1, "model": "a:1", "fingerprint": "f00", "labels": "a<b>.csv", "fold": 9, "without_prediction": 2}
@@ -131,16 +132,16 @@ def test_a_superclass_that_no_record_has_leaves_gaps_and_no_zeros() -> None:
 
 
 @pytest.fixture
-def evaluated(database: Database, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def evaluated(database: Database, database_url: str, tmp_path: Path) -> Command:
     """The command with three jobs on one archive, r0, r1, …: 1 is by `mine:1`, 2 by `other:1`, which says the
     contrary, 3 is the first 20 again, whose predictions are job 1's. r1 and r11 fail.
 
     The labels beside it are those of `some_records(62)`, r60 and r61 are not in the archive. Fold 2 is r1, r11, r21, …
     """
     command = Command(tmp_path, ECGBATCH_DATABASE_URL=database_url)
-    monkeypatch.setenv("ECGBATCH_MODEL_DIR", str(tmp_path / "models"))
     small = NetworkConfig("stacked", 64, 4, 1)
     weights = golden.golden_weights(small)
+    registry = Registry(tmp_path / "models")
     model = registry.add("mine", "1", small, weights, Normalization(), thresholds=THRESHOLDS)
     other = registry.add("other", "1", small, weights, Normalization(0.1, 0.2))
     _, probabilities = some_records(62)
@@ -152,7 +153,7 @@ def evaluated(database: Database, database_url: str, tmp_path: Path, monkeypatch
     return command
 
 
-def enqueue(database: Database, model: registry.Model, count: int) -> None:
+def enqueue(database: Database, model: Model, count: int) -> None:
     """A job of records r0, r1, …"""
 
     def write(connection: sa.Connection) -> None:
@@ -167,7 +168,7 @@ def enqueue(database: Database, model: registry.Model, count: int) -> None:
 
 def score(
     database: Database,
-    model: registry.Model,
+    model: Model,
     count: int,
     probabilities: NDArray[np.float64],
     failing: frozenset[str] = frozenset(),
@@ -241,7 +242,7 @@ def test_the_table_says_the_same_each_time(evaluated: Command) -> None:
 
 
 def test_a_job_that_goes_on_is_evaluated_as_far_as_it_is(evaluated: Command, database: Database) -> None:
-    enqueue(database, registry.find("mine:1"), 61)
+    enqueue(database, Registry(evaluated.folder / "models").find("mine:1"), 61)
     done = evaluated("model", "evaluate", "4", "--labels", "ptbxl_database.csv", "--json")
     assert "job 4 is not finished: 3 of 61 records remain" in done.stderr
     assert json.loads(done.stdout)["without_prediction"] == expected(None, 60)[2]

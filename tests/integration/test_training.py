@@ -22,9 +22,13 @@ from torch.nn import functional as F
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.labels import labelled_records
+from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.network import ParallelXLSTM
-from ecgbatch.models.training import training
-from ecgbatch.models.weights import registry
+from ecgbatch.models.training.augmentation import augmented
+from ecgbatch.models.training.examples import prepare
+from ecgbatch.models.training.loop import WARM_UP, Training, one_cycle
+from ecgbatch.models.training.recipe import RECIPES, TrainingSettings, load_recipe
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
@@ -70,9 +74,9 @@ def quiet(text: str) -> None:
     assert text
 
 
-def start(labelled: Path, folder: Path, **changes: object) -> training.Training:
-    settings = training.TrainingSettings.from_dict(RECIPE | changes)
-    return training.Training(settings, folder, *training.prepare(labelled, folder, quiet), "cpu")
+def start(labelled: Path, folder: Path, **changes: object) -> Training:
+    settings = TrainingSettings.from_dict(RECIPE | changes)
+    return Training(settings, folder, *prepare(labelled, folder, quiet), "cpu")
 
 
 def test_labels_follow_the_benchmark(labelled: Path) -> None:
@@ -113,7 +117,7 @@ def test_labels_that_cannot_be_read_are_one_line(
 
 
 def test_folds_go_to_their_parts_and_leads_to_their_columns(labelled: Path, tmp_path: Path) -> None:
-    train, validation = training.prepare(labelled, tmp_path, quiet)
+    train, validation = prepare(labelled, tmp_path, quiet)
     assert (len(train), len(validation)) == (128, 16), "fold 10 is no one's"
     record = wfdb.rdrecord(str(labelled / "00000_lr"))
     assert record.sig_name[0] == "V6"
@@ -125,15 +129,15 @@ def test_folds_go_to_their_parts_and_leads_to_their_columns(labelled: Path, tmp_
 
 def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
     signals = np.arange(1, 1001, dtype=np.float32)[None, :, None] * np.ones((4, 1, 12), np.float32)
-    plain = training.TrainingSettings(amplitude=0, noise=0, lead_dropout=0)
-    cut = training.augmented(signals, plain, np.random.default_rng(0), 250)
+    plain = TrainingSettings(amplitude=0, noise=0, lead_dropout=0)
+    cut = augmented(signals, plain, np.random.default_rng(0), 250)
     assert cut.shape == (4, 250, 12)
     assert (np.diff(cut, axis=1) == 1).all()
     assert len(set(cut[:, 0, 0])) == 4
-    np.testing.assert_array_equal(training.augmented(signals, plain, np.random.default_rng(0), 1000), signals)
+    np.testing.assert_array_equal(augmented(signals, plain, np.random.default_rng(0), 1000), signals)
 
-    louder = training.TrainingSettings(amplitude=0.2, noise=0, lead_dropout=0.5)
-    factors = training.augmented(signals, louder, np.random.default_rng(0), 1000) / signals
+    louder = TrainingSettings(amplitude=0.2, noise=0, lead_dropout=0.5)
+    factors = augmented(signals, louder, np.random.default_rng(0), 1000) / signals
     assert np.ptp(factors, axis=1).max() < 1e-6, "all the time"
     heard = factors[:, 0]
     assert 0 < (heard == 0).sum() < heard.size
@@ -141,15 +145,15 @@ def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
         assert np.ptp(record[record > 0]) < 1e-6, "all leads of a record alike"
         assert 0.8 <= max(record) <= 1.2
 
-    noisy = training.TrainingSettings(amplitude=0, noise=0.05, lead_dropout=0)
-    noise = training.augmented(np.zeros_like(signals), noisy, np.random.default_rng(0), 1000)
+    noisy = TrainingSettings(amplitude=0, noise=0.05, lead_dropout=0)
+    noise = augmented(np.zeros_like(signals), noisy, np.random.default_rng(0), 1000)
     assert noise.std() == pytest.approx(0.05, rel=0.02)
 
 
 def test_the_learning_rate_goes_up_and_down() -> None:
-    rates = [training.one_cycle(progress) for progress in np.linspace(0, 1, 1001)]
+    rates = [one_cycle(progress) for progress in np.linspace(0, 1, 1001)]
     top = int(np.argmax(rates))
-    assert top / 1000 == pytest.approx(training.WARM_UP, abs=0.002)
+    assert top / 1000 == pytest.approx(WARM_UP, abs=0.002)
     assert rates[top] == pytest.approx(1, abs=1e-4)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
@@ -170,9 +174,7 @@ def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path
     network.load_state_dict(run.best[2])
     with torch.inference_mode():
         probabilities = network(*(torch.from_numpy(x) for x in (run.validation.signals, run.validation.metadata)))
-    auc = np.mean(
-        [training.roc_auc(run.validation.labels[:, i], probabilities[:, i].numpy()) for i in range(len(LABELS))]
-    )
+    auc = np.mean([roc_auc(run.validation.labels[:, i], probabilities[:, i].numpy()) for i in range(len(LABELS))])
     assert auc == pytest.approx(run.best[1], abs=1e-6)
 
 
@@ -200,11 +202,13 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from ecgbatch.models.training import training
+from ecgbatch.models.training import loop
+from ecgbatch.models.training.examples import prepare
+from ecgbatch.models.training.recipe import load_recipe
 
 recipe, archive, folder, threads, fatal = sys.argv[1:]
 torch.set_num_threads(int(threads))
-training.SAVE_SECONDS = 0
+loop.SAVE_SECONDS = 0
 saved = 0
 
 def watch(event, arguments):
@@ -215,9 +219,9 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-settings, folder = training.load_recipe(recipe), Path(folder)
-examples = training.prepare(Path(archive), folder, print)
-training.Training(settings, folder, *examples, "cpu").run(print)
+settings, folder = load_recipe(recipe), Path(folder)
+examples = prepare(Path(archive), folder, print)
+loop.Training(settings, folder, *examples, "cpu").run(print)
 """
 """A training that saves after each step, and is killed the moment before its state gets its name."""
 
@@ -307,10 +311,10 @@ def test_superclasses_that_nobody_has_cannot_be_learned(labelled: Path, tmp_path
         start(tmp_path, tmp_path / "training")
 
 
-@pytest.mark.parametrize("name", [path.stem for path in training.RECIPES.glob("*.json")])
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json")])
 def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
-    settings = training.load_recipe(name)
-    model = registry.find(name.replace("xlstm-ecg-", "xlstm-ecg:"))
+    settings = load_recipe(name)
+    model = Registry(SHIPPED).find(name.replace("xlstm-ecg-", "xlstm-ecg:"))
     assert settings.network == model.config
 
 
@@ -330,7 +334,7 @@ def test_a_recipe_that_cannot_be_is_one_line(values: object, tmp_path: Path) -> 
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(RECIPE | values if isinstance(values, dict) else values))
     with pytest.raises(EcgbatchError) as error:
-        training.load_recipe(str(path))
+        load_recipe(str(path))
     assert "\n" not in str(error.value)
     with pytest.raises(EcgbatchError, match=r"xlstm-ecg-1\.1\.0"):
-        training.load_recipe("no such recipe")
+        load_recipe("no such recipe")

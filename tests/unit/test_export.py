@@ -24,8 +24,8 @@ from ecgbatch.models.evaluation.labels import labelled_records
 from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.export import export, onnx_graph
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.weights import registry
-from ecgbatch.models.weights.registry import Model
+from ecgbatch.models.weights.model import Model, Weights
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.records.synthetic import write_archive
@@ -80,10 +80,10 @@ def metadata(signals: np.ndarray) -> np.ndarray:
 
 def made(folder: Path, config: NetworkConfig) -> Model:
     """A model with golden weights."""
-    return registry.add("golden", "1", config, golden.golden_weights(config), NORMALIZATION, folder=folder)
+    return Registry(folder).add("golden", "1", config, golden.golden_weights(config), NORMALIZATION)
 
 
-def in_torch(config: NetworkConfig, weights: registry.Weights, cleaned: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+def in_torch(config: NetworkConfig, weights: Weights, cleaned: np.ndarray, metadata: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         network = golden.network(config, weights)
         return network(torch.from_numpy(cleaned), torch.from_numpy(metadata)).numpy()
@@ -93,7 +93,7 @@ def in_torch(config: NetworkConfig, weights: registry.Weights, cleaned: np.ndarr
 def trained(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
     """The model that ships, as a file that takes mV. Of random weights torch itself may be 5e-5 off float64."""
     file = tmp_path_factory.mktemp("trained") / "model.onnx"
-    export.export(registry.find("xlstm-ecg:1.1.0"), file, "onnx", raw=True)
+    export.export(Registry(SHIPPED).find("xlstm-ecg:1.1.0"), file, "onnx", raw=True)
     return onnxruntime.InferenceSession(file)
 
 
@@ -157,7 +157,7 @@ def test_whatever_the_signal_onnx_gives_what_torch_gives(
     noise = np.random.default_rng(seed).standard_normal((batch, SAMPLES, len(LEADS)))
     signal = (drift + size * noise).astype(np.float32)
     metadata = np.full((batch, 2), (age, 1), np.float32)
-    model = registry.find("xlstm-ecg:1.1.0")
+    model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
     cleaned = preprocessing.clean(signal, model.normalization)
     expected = in_torch(model.config, model.weights(), cleaned, metadata)
     [found] = trained.run(None, {"signal": signal, "metadata": metadata})
@@ -168,7 +168,7 @@ def test_whatever_the_signal_onnx_gives_what_torch_gives(
 
 
 def test_eight_bits_take_a_third_of_the_size(tmp_path: Path, signals: np.ndarray, metadata: np.ndarray) -> None:
-    model = registry.find("xlstm-ecg:1.1.0")
+    model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
     sizes = [export.export(model, tmp_path / "model.onnx", "onnx", int8=int8).size for int8 in (False, True)]
     assert sizes[1] < sizes[0] / 3
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -192,8 +192,8 @@ def test_rounding_is_by_half_a_step_at_most(weight: np.ndarray) -> None:
 def test_eight_bits_cost_next_to_no_auc(ptbxl_fold9: Path) -> None:
     """On a third of fold 9, by the compiled kernel with the weights of the file."""
     records = [r for r in labelled_records(ptbxl_fold9 / "ptbxl_database.csv") if r.fold == 9][::3]
-    model = registry.find("xlstm-ecg:1.1.0")
-    recorded = np.stack([export.read_recording(ptbxl_fold9 / record.path) for record in records])
+    model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
+    recorded = np.stack([export.read_signal(ptbxl_fold9, record.path) for record in records])
     cleaned = preprocessing.clean(recorded, model.normalization)
     filled = [preprocessing.metadata(r.age, r.sex, model.metadata_fill).values for r in records]
     labels = np.array([record.labels for record in records])

@@ -1,7 +1,6 @@
 """Models on disk and resident: adding, finding, fingerprints, the scorer, and the commands about them."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import golden
 import numpy as np
 import pytest
 import reference
+from commands import Command
 from safetensors.numpy import load_file, save_file
 
 from ecgbatch.models.config import LABELS, NetworkConfig
@@ -20,18 +20,18 @@ from ecgbatch.models.kernels import compiled
 from ecgbatch.models.kernels.compiled import parameter_shapes
 from ecgbatch.models.preprocessing import MetadataFill, Normalization
 from ecgbatch.models.scorer import Scorer, choose_kernel
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.model import Model, fingerprint_of
+from ecgbatch.models.weights.registry import Registry
 from ecgbatch.settings import EcgbatchError
 
 SMALL = NetworkConfig("stacked", 64, 4, 1)
 KERNELS = ["torch", *(["compiled"] if compiled.available() else [])]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ECGBATCH_MODEL_DIR, empty."""
-    monkeypatch.setenv("ECGBATCH_MODEL_DIR", str(tmp_path / "models"))
-    return tmp_path / "models"
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """The models that ship, and a folder that is not there yet."""
+    return Registry(tmp_path / "models")
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def weights() -> golden.Weights:
     return golden.golden_weights(SMALL)
 
 
-def add(weights: golden.Weights, version: str = "1", name: str = "mine", **more: Any) -> registry.Model:
+def add(registry: Registry, weights: golden.Weights, version: str = "1", name: str = "mine", **more: Any) -> Model:
     return registry.add(name, version, SMALL, weights, Normalization(0.0, 0.2), **more)
 
 
-def test_what_ships_is_there_and_fits_together() -> None:
+def test_what_ships_is_there_and_fits_together(registry: Registry) -> None:
     published, best = registry.available()
     assert [(model.name, model.version) for model in (published, best)] == [
         ("xlstm-ecg", v) for v in ("1.0.0", "1.1.0")
@@ -57,8 +57,8 @@ def test_what_ships_is_there_and_fits_together() -> None:
         assert model.thresholds != dict.fromkeys(LABELS, 0.5), "they were chosen"
 
 
-def test_a_model_comes_back_as_it_went_in(weights: golden.Weights) -> None:
-    added = add(weights, metadata_fill=MetadataFill(50.0, 0.5), thresholds=dict.fromkeys(LABELS, 0.3))
+def test_a_model_comes_back_as_it_went_in(registry: Registry, weights: golden.Weights) -> None:
+    added = add(registry, weights, metadata_fill=MetadataFill(50.0, 0.5), thresholds=dict.fromkeys(LABELS, 0.3))
     for found in (registry.find("mine:1"), registry.find("mine"), registry.by_fingerprint(added.fingerprint)):
         assert found == added
         assert found.config == SMALL
@@ -68,27 +68,28 @@ def test_a_model_comes_back_as_it_went_in(weights: golden.Weights) -> None:
         np.testing.assert_equal(found.weights(), weights)
 
 
-def test_the_newest_model_is_the_default(weights: golden.Weights) -> None:
-    first, second = add(weights, "2"), add(weights, "1.9")
-    assert registry.find(None) == second
+def test_the_newest_of_a_name_is_meant_by_it(registry: Registry, weights: golden.Weights) -> None:
+    first, second = add(registry, weights, "2"), add(registry, weights, "1.9")
     assert registry.find("mine") == second
     assert registry.find("mine:2") == first
 
 
-def test_a_pair_of_name_and_version_stays_what_it_is(weights: golden.Weights, folder: Path) -> None:
-    first = add(weights)
-    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert add(weights) == first
+def test_a_pair_of_name_and_version_stays_what_it_is(registry: Registry, weights: golden.Weights) -> None:
+    first = add(registry, weights)
+    before = {path: path.stat().st_mtime_ns for path in registry.folder.iterdir()}
+    assert add(registry, weights) == first
     weights["embedding.bias"] = weights["embedding.bias"] + 1
     with pytest.raises(EcgbatchError, match="mine:1"):
-        add(weights)
+        add(registry, weights)
     with pytest.raises(EcgbatchError, match=r"xlstm-ecg:1\.0\.0"):
-        add(weights, "1.0.0", "xlstm-ecg")
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+        add(registry, weights, "1.0.0", "xlstm-ecg")
+    assert {path: path.stat().st_mtime_ns for path in registry.folder.iterdir()} == before
 
 
-def test_the_fingerprint_covers_all_that_the_probabilities_depend_on(weights: golden.Weights) -> None:
-    description = add(weights).description
+def test_the_fingerprint_covers_all_that_the_probabilities_depend_on(
+    registry: Registry, weights: golden.Weights
+) -> None:
+    description = add(registry, weights).description
     changed = [
         description | {"config": replace(SMALL, heads=2).as_dict()},
         description | {"normalization": {"mean": 0.0, "std": 0.21}},
@@ -96,19 +97,19 @@ def test_the_fingerprint_covers_all_that_the_probabilities_depend_on(weights: go
         description | {"metadata_fill": {"age": 59.0, "sex": 0.5}},
         description | {"preprocessing": description["preprocessing"] | {"sampling_rate": 500}},
     ]
-    fingerprints = {registry.fingerprint_of(one, weights) for one in [description, *changed]}
+    fingerprints = {fingerprint_of(one, weights) for one in [description, *changed]}
     moved = weights | {"embedding.bias": np.nextafter(weights["embedding.bias"], np.float32(9))}
     renamed = {key.replace("embedding.bias", "embedding.bios"): value for key, value in weights.items()}
     reshaped = weights | {"embedding.bias": weights["embedding.bias"].reshape(1, -1)}
-    fingerprints |= {registry.fingerprint_of(description, other) for other in (moved, renamed, reshaped)}
+    fingerprints |= {fingerprint_of(description, other) for other in (moved, renamed, reshaped)}
     assert len(fingerprints) == 9
     unimportant = description | {"name": "other", "version": "9", "created_at": "", "thresholds": {}}
     reordered = dict(reversed(weights.items()))
-    assert registry.fingerprint_of(unimportant, reordered) == description["fingerprint"]
+    assert fingerprint_of(unimportant, reordered) == description["fingerprint"]
 
 
-def test_tampered_files_are_not_used(weights: golden.Weights) -> None:
-    model = add(weights)
+def test_tampered_files_are_not_used(registry: Registry, weights: golden.Weights) -> None:
+    model = add(registry, weights)
     tampered = load_file(model.weights_path)
     tampered["embedding.bias"] += np.float32(1e-6)
     save_file(tampered, model.weights_path)
@@ -124,15 +125,15 @@ def test_tampered_files_are_not_used(weights: golden.Weights) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 1}', "not json"])
-def test_a_broken_description_is_named(folder: Path, content: str) -> None:
-    folder.mkdir()
-    (folder / "a-1.json").write_text(content)
+def test_a_broken_description_is_named(registry: Registry, content: str) -> None:
+    registry.folder.mkdir()
+    (registry.folder / "a-1.json").write_text(content)
     with pytest.raises(EcgbatchError, match=r"a-1\.json"):
         registry.available()
 
 
-def test_a_description_of_a_later_ecgbatch(weights: golden.Weights) -> None:
-    model = add(weights)
+def test_a_description_of_a_later_ecgbatch(registry: Registry, weights: golden.Weights) -> None:
+    model = add(registry, weights)
     path = model.weights_path.with_suffix(".json")
     path.write_text(json.dumps(model.description | {"labels": ["norm", "mi"]}))
     with pytest.raises(EcgbatchError, match="update ecgbatch"):
@@ -145,13 +146,13 @@ def test_a_description_of_a_later_ecgbatch(weights: golden.Weights) -> None:
 @pytest.mark.parametrize(
     ("name", "version"), [("", "1"), ("../a", "1"), ("a/b", "1"), (".a", "1"), ("a", ""), ("a", "1-2")]
 )
-def test_names_that_are_no_file_names(weights: golden.Weights, name: str, version: str) -> None:
+def test_names_that_are_no_file_names(registry: Registry, weights: golden.Weights, name: str, version: str) -> None:
     with pytest.raises(EcgbatchError):
-        add(weights, version, name)
+        add(registry, weights, version, name)
 
 
-def test_models_that_are_not_there(weights: golden.Weights) -> None:
-    add(weights)
+def test_models_that_are_not_there(registry: Registry, weights: golden.Weights) -> None:
+    add(registry, weights)
     for wanted in ("other", "mine:2", ":1"):
         with pytest.raises(EcgbatchError, match="mine:1"):
             registry.find(wanted)
@@ -162,13 +163,15 @@ def test_models_that_are_not_there(weights: golden.Weights) -> None:
 def test_a_folder_that_cannot_be_written(weights: golden.Weights, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EcgbatchError, match="ECGBATCH_MODEL_DIR"):
-        add(weights, folder=tmp_path / "file/models")
+        add(Registry(tmp_path / "file/models"), weights)
 
 
 ADDS = """
 import os, signal, sys
+from pathlib import Path
 import golden
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.model import Model, fingerprint_of
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.preprocessing import Normalization
 
@@ -178,22 +181,25 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 config = NetworkConfig("stacked", 64, 4, 1)
-registry.add("mine", "1", config, golden.golden_weights(config), Normalization(0.0, 0.2))
+Registry(Path(sys.argv[1])).add("mine", "1", config, golden.golden_weights(config), Normalization(0.0, 0.2))
 """
 
 
-def test_nothing_half_written_is_seen(weights: golden.Weights, folder: Path) -> None:
+def test_nothing_half_written_is_seen(registry: Registry, weights: golden.Weights) -> None:
     """Killed between the weights and the description."""
-    killed = subprocess.run([sys.executable, "-c", ADDS], cwd=Path(golden.__file__).parent, capture_output=True)
+    line = [sys.executable, "-c", ADDS, str(registry.folder)]
+    killed = subprocess.run(line, cwd=Path(golden.__file__).parent, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert (folder / "mine-1.safetensors").exists()
+    assert (registry.folder / "mine-1.safetensors").exists()
     assert "mine" not in [model.name for model in registry.available()]
-    assert add(weights) in registry.available()
+    assert add(registry, weights) in registry.available()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_the_scorer_gives_the_reference_s_probabilities(weights: golden.Weights, kernel: str) -> None:
-    scorer = Scorer(add(weights), kernel=kernel)
+def test_the_scorer_gives_the_reference_s_probabilities(
+    registry: Registry, weights: golden.Weights, kernel: str
+) -> None:
+    scorer = Scorer(add(registry, weights), kernel=kernel)
     assert scorer.kernel == kernel
     signals = np.random.default_rng(0).standard_normal((2, 1000, 12))
     cleaned = scorer.clean(signals)
@@ -205,8 +211,10 @@ def test_the_scorer_gives_the_reference_s_probabilities(weights: golden.Weights,
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("count", [0, 1, 31, 33, 70])
-def test_a_record_gets_its_own_probabilities_in_any_batch(weights: golden.Weights, kernel: str, count: int) -> None:
-    scorer = Scorer(add(weights), kernel=kernel)
+def test_a_record_gets_its_own_probabilities_in_any_batch(
+    registry: Registry, weights: golden.Weights, kernel: str, count: int
+) -> None:
+    scorer = Scorer(add(registry, weights), kernel=kernel)
     rng = np.random.default_rng(1)
     signal = rng.standard_normal((70, 100, 12)).astype(np.float32)
     metadata = rng.standard_normal((70, 2)).astype(np.float32)
@@ -228,23 +236,24 @@ def test_the_choice_of_a_kernel() -> None:
             choose_kernel(NetworkConfig(), device, kernel)
 
 
+REGISTRY = "from ecgbatch.models.weights.registry import SHIPPED, Registry; registry = Registry(SHIPPED)"
+
+
 def modules_after(code: str) -> set[str]:
     """The packages that a fresh interpreter has imported after some code."""
     code += "\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=registry.SHIPPED.parents[1]
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout))
 
 
 def test_finding_a_model_imports_neither_torch_nor_scipy() -> None:
-    assert not {"torch", "scipy", "wfdb"} & modules_after("from models import registry; registry.find(None)")
+    assert not {"torch", "scipy", "wfdb"} & modules_after(f"{REGISTRY}; registry.find(None)")
     assert "numpy" not in modules_after("import ecgbatch.models.cli")
 
 
 @pytest.mark.skipif(not compiled.available(), reason="the compiled kernel is not built")
 def test_scoring_by_the_compiled_kernel_imports_neither_torch_nor_scipy() -> None:
-    code = "from models import registry; from models.scorer import Scorer; Scorer(registry.find('xlstm-ecg'))"
+    code = f"{REGISTRY}; from ecgbatch.models.scorer import Scorer; Scorer(registry.find(None))"
     assert not {"torch", "scipy"} & modules_after(code)
 
 
@@ -254,32 +263,18 @@ def ecgbatch(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("layout", ["cpu", "gpu"])
-def test_model_add_and_list(tmp_path: Path, weights: golden.Weights, layout: str) -> None:
+def test_model_add_and_list(
+    command: Command, tmp_path: Path, registry: Registry, weights: golden.Weights, layout: str
+) -> None:
     stored = weights if layout == "cpu" else golden.as_trained_on_gpu(weights, SMALL)
     checkpoint = golden.write_checkpoint(tmp_path / "a.ckpt", stored)
     np.savez(tmp_path / "n.npz", global_mean=0.5, global_std=2.0)
-    line = ("model", "add", checkpoint, "--normalization", tmp_path / "n.npz", "--name", "new", "--version", "1.0")
-    done = ecgbatch(*line)
-    assert done.returncode == 0, done.stderr
+    named = ("--name", "new", "--version", "1.0")
+    command("model", "add", checkpoint, "--normalization", tmp_path / "n.npz", *named)
     model = registry.find("new:1.0")
     assert model.normalization == Normalization(0.5, 2.0)
     assert model.config == SMALL
     np.testing.assert_equal(model.weights(), weights)
-    listed = ecgbatch("model", "list")
-    assert "new" in listed.stdout
-    rows = json.loads(ecgbatch("model", "list", "--json").stdout)
+    rows = json.loads(command("model", "list", "--json").stdout)
     assert [row["name"] for row in rows] == ["xlstm-ecg", "xlstm-ecg", "new"]
-    again = ecgbatch("model", "add", checkpoint, "--name", "new", "--version", "1.0")
-    assert again.returncode == 1
-    assert again.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_model_list_of_a_package_without_models(tmp_path: Path, arguments: list[str]) -> None:
-    package = tmp_path / "package"
-    wanted = shutil.ignore_patterns(".*", "weights", "tests", "benchmarks", "build", "*.egg-info")
-    shutil.copytree(registry.SHIPPED.parents[1], package, ignore=wanted)
-    line = [sys.executable, "-m", "ecgbatch", "model", "list", *arguments]
-    done = subprocess.run(line, cwd=package, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "xlstm-ecg" not in done.stdout
+    assert command("model", "add", checkpoint, *named, status=1).stderr.count("\n") == 1

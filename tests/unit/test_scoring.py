@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecgbatch.models.scorer import MOST_ON_CPU, Scorer
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.worker.pipeline import Batch
 
 
@@ -25,7 +25,7 @@ def test_parts_are_the_whole(records: int, failures: int, size: int) -> None:
 
 @pytest.mark.parametrize(("wanted", "most"), [(3, 3), (60, 60), (200, MOST_ON_CPU)])
 def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int, most: int) -> None:
-    scorer = Scorer(registry.find(None), kernel="torch", batch_size=wanted)
+    scorer = Scorer(Registry(SHIPPED).find(None), kernel="torch", batch_size=wanted)
     network, sizes = scorer._network, []
 
     def watched(signals: np.ndarray, metadata: np.ndarray) -> np.ndarray:

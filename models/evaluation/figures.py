@@ -1,46 +1,26 @@
-"""How well a model's probabilities fit the labels of records: overall, per superclass, per age group and sex.
-
-Arrays go in, figures come out, each with its 95 % bootstrap interval: records are drawn with replacement, as many as
-there are, and the interval is from the 2.5th to the 97.5th percentile of the figure over the draws (Efron &
-Tibshirani 1993, chapter 13). The draws follow from a fixed seed, so the same input gives the same digits.
-"""
+"""How well a model's probabilities fit the labels of records: overall, per superclass, per age group and sex."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation import metrics
+from ecgbatch.models.evaluation.bootstrap import RESAMPLES, SEED, Estimate, draws, estimate
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.metrics import Numbers, Probabilities
 
 METRICS = ("auc", "average_precision", "f1", "precision", "recall", "calibration_error")
 ROWS = (*LABELS, "macro", "micro")
-RESAMPLES = 1000
-SEED = 0
-DIGITS = 4
-AT_ONCE = 200_000
-"""Records drawn at once: few enough for the processor's cache."""
 
 AGE_GROUPS = {"<40": 40.0, "40-59": 60.0, "60-79": 80.0, ">=80": math.inf}
 """Age groups and the age, in years, below which they end."""
 
 SEXES: dict[float | None, str] = {0: "male", 1: "female"}
-
-
-class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None for what the records do not tell."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        return "" if self.value is None else f"{self.value:.{DIGITS}f} ({self.low:.{DIGITS}f}-{self.high:.{DIGITS}f})"
 
 
 Figures = dict[str, Estimate]
@@ -87,18 +67,18 @@ def evaluate(
     labels = labels_of(records)
     values: Numbers = probabilities.astype(np.float64)
     found = values >= [thresholds[name] for name in LABELS]
-    overall = np.concatenate([_overall(labels, values, found, counts) for counts in _draws(len(records))])
-    exact = np.concatenate([_exact_match(labels, found, counts) for counts in _draws(len(records))])
+    overall = np.concatenate([_overall(labels, values, found, counts) for counts in draws(len(records))])
+    exact = np.concatenate([_exact_match(labels, found, counts) for counts in draws(len(records))])
     groups = []
     for by, name, chosen in _groups(records):
         part = labels[chosen], values[chosen], found[chosen]
-        macro = np.concatenate([_per_superclass(*part, counts).mean(axis=1) for counts in _draws(int(chosen.sum()))])
+        macro = np.concatenate([_per_superclass(*part, counts).mean(axis=1) for counts in draws(int(chosen.sum()))])
         groups.append(Group(by, name, int(chosen.sum()), _figures(macro)))
     return Evaluation(
         records=len(records),
         positives=dict(zip(LABELS, labels.sum(axis=0).tolist(), strict=True)),
         thresholds={name: thresholds[name] for name in LABELS},
-        exact_match=_estimate(exact),
+        exact_match=estimate(exact),
         figures={row: _figures(overall[:, at]) for at, row in enumerate(ROWS)},
         groups=groups,
     )
@@ -145,30 +125,9 @@ def _exact_match(labels: NDArray[np.int64], found: NDArray[np.bool_], counts: Nu
     return exact
 
 
-def _draws(records: int) -> Iterator[Numbers]:
-    """How often each record counts, (B, R) at a time: first each once, then as drawn."""
-    rng = np.random.default_rng(SEED)
-    yield np.ones((1, records))
-    left = RESAMPLES
-    while left:
-        size = min(left, max(1, AT_ONCE // records))
-        drawn = rng.integers(records, size=(size, records)) + records * np.arange(size)[:, np.newaxis]
-        yield np.bincount(drawn.ravel(), minlength=size * records).reshape(size, records).astype(np.float64)
-        left -= size
-
-
 def _figures(values: Numbers) -> Figures:
     """(1 + RESAMPLES, METRICS) -> a figure of each metric."""
-    return {metric: _estimate(values[:, at]) for at, metric in enumerate(METRICS)}
-
-
-def _estimate(values: Numbers) -> Estimate:
-    """The figure comes first; draws that cannot tell it, for lack of positives or negatives, are left out."""
-    value, draws = values[0], values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(value) or not len(draws):
-        return Estimate(None, None, None)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Estimate(*(round(float(each), DIGITS) for each in (value, low, high)))
+    return {metric: estimate(values[:, at]) for at, metric in enumerate(METRICS)}
 
 
 def _groups(records: Sequence[LabelledRecord]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

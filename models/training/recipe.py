@@ -1,0 +1,78 @@
+"""How a model is trained: the settings, and the files in `recipes` that hold those of the models that ship."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ecgbatch.models.config import NetworkConfig, checked_fields
+from ecgbatch.models.json_files import read_json
+from ecgbatch.records.recording import SAMPLES
+from ecgbatch.settings import EcgbatchError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained.
+
+    An epoch sees `crop` successive samples of each record, wherever they begin; the last `whole_epochs` see all.
+    `statements` is the weight of the loss of a second, linear classifier, which learns every statement of
+    scp_statements.csv from the same features and is thrown away in the end: the finer question keeps the network from
+    learning the answers to the coarse one by heart. `amplitude` is the largest relative change of a record's
+    amplitude, `noise` the standard deviation of what is added to normalised samples, `lead_dropout` the chance of a
+    lead to be silent. `average` is the decay, per step, of the running mean of the weights that is validated and kept.
+    Training ends early after `patience` epochs that did not raise the macro AUC. Raises EcgbatchError for values that
+    cannot be.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    epochs: int = 12
+    whole_epochs: int = 2
+    patience: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.3
+    crop: int = 250
+    statements: float = 0.0
+    amplitude: float = 0.2
+    noise: float = 0.05
+    lead_dropout: float = 0.05
+    average: float = 0.998
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.network.patch <= self.crop <= SAMPLES or self.crop % self.network.patch:
+            raise EcgbatchError(f"crop must be a multiple of the patch, up to {SAMPLES}, not {self.crop}")
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise EcgbatchError(f"{name} of a training must be above zero, not {getattr(self, name)}")
+        if not 0 <= self.whole_epochs <= self.epochs:
+            raise EcgbatchError(f"whole_epochs must be 0 to {self.epochs}, not {self.whole_epochs}")
+        for name in ("dropout", "lead_dropout", "average", "amplitude"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise EcgbatchError(f"{name} of a training must be 0 to 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "statements", "noise", "seed"):
+            if getattr(self, name) < 0:
+                raise EcgbatchError(f"{name} of a training must not be below zero, not {getattr(self, name)}")
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "TrainingSettings":
+        """Raises EcgbatchError for a name that is no setting of a training, and for a value that cannot be."""
+        checked = checked_fields(cls, values, "a training")
+        return cls(**checked | {"network": NetworkConfig.from_dict(checked.get("network", {}))})
+
+
+def load_recipe(recipe: str) -> TrainingSettings:
+    """The settings in a JSON file, or in a recipe that ships, by its name. Raises EcgbatchError if there is none."""
+    path = RECIPES / f"{recipe}.json"
+    if not path.is_file():
+        path = Path(recipe)
+    try:
+        return TrainingSettings.from_dict(read_json(path))
+    except FileNotFoundError:
+        there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
+        raise EcgbatchError(f"there is no recipe {recipe}: give a file, or one of {there}") from None
+    except EcgbatchError as error:
+        raise EcgbatchError(f"{recipe} is no recipe of a training: {error}") from None
