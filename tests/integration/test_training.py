@@ -54,13 +54,22 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(200):
         wave = (1 + number % 5) * np.sin(np.arange(SAMPLES) / (3 + number % 5))
         samples = 0.3 * wave[:, None] + 0.1 * rng.standard_normal((SAMPLES, len(LEADS)))
-        names = [lead.upper() for lead in reversed(LEADS)]
-        wfdb.wrsamp(f"{number:05d}_lr", 100, ["mV"] * 12, names, samples, fmt=["16"] * 12, write_dir=str(root))
+        write_record(root, f"{number:05d}_lr", samples)
         age = "" if number == 7 else 40 + number % 50
         lines.append(f'{number},{age},{number % 2},"{{{CODES[number % 5]}}}",{number // 5 % 10 + 1},{number:05d}_lr')
     (root / "ptbxl_database.csv").write_text("\n".join(lines) + "\n")
     (root / "scp_statements.csv").write_text(STATEMENTS)
     return root
+
+
+def write_record(root: Path, name: str, millivolts: np.ndarray) -> None:
+    """A WFDB record at 100 Hz, its leads in capitals and from the last to the first."""
+    digital = np.round(millivolts * 1000).astype("<i2")
+    digital.tofile(root / f"{name}.dat")
+    checksums = digital.sum(axis=0, dtype=np.int64).astype("<i2")
+    signals = zip(reversed(LEADS), digital[0], checksums, strict=True)
+    lines = [f"{name}.dat 16 1000/mV 16 0 {first} {total} 0 {lead.upper()}" for lead, first, total in signals]
+    (root / f"{name}.hea").write_text("\n".join([f"{name} {len(LEADS)} 100 {len(digital)}", *lines]) + "\n")
 
 
 @pytest.fixture
@@ -245,33 +254,59 @@ def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: 
 def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
     command: Command, labelled: Path, recipe: Path, archive: Path
 ) -> None:
-    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "training"]
-    named = [*line, "--name", "mine", "--version", "1"]
+    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "training", "--name", "mine", "--version", "1"]
     epochs = command.folder / "training/epochs.csv"
-    with running(command.start(*named)) as process:
-        wait_until(epochs.exists)
+    with running(command.start(*line)) as process:
+        wait_until(epochs.exists, seconds=200)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert len(epochs.read_text().splitlines()) < 1 + 3, "it was to be killed before its end"
-    done = command(*named)
+    done = command(*line)
     assert "read" not in done.stderr, "what is cleaned is not read again"
     assert "epoch 1 of 3" not in done.stderr
     rows = list(csv.DictReader(epochs.open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    settings = json.loads((command.folder / "training/settings.json").read_text())
-    assert settings["crop"] == 500 and settings["network"]["patch"] == 10
     assert "mine:1" in done.stdout
+    mine = Registry(command.folder / "models").find("mine:1")
+    assert mine.description["training"]["settings"]["crop"] == 500
+    assert set(mine.thresholds) == set(LABELS)
 
-    listed = json.loads(command("model", "list", "--json").stdout)
-    mine = next(model for model in listed if model["name"] == "mine")
-    assert set(mine["thresholds"]) == set(LABELS)
+    command.environment["ECGBATCH_MODEL"] = "mine"
     command("run", archive)
     query = ["query", "--json", "--sql", "SELECT model, count(*) AS records FROM results GROUP BY model"]
     assert json.loads(command(*query).stdout) == [{"model": "mine", "records": 64}]
 
-    assert command(*named).stdout == done.stdout, "an ended training stays what it is"
-    taken = command(*line[:-1], "another", "--name", "mine", "--version", "1", status=1)
-    assert "give this one a new version" in taken.stderr
+
+def test_an_ended_training_stays_what_it_is(labelled: Path, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "models")
+    run = start(labelled, tmp_path / "training", epochs=1)
+    run.run(quiet)
+    kept = run.keep(registry, "mine", "1")
+    again = start(labelled, tmp_path / "training", epochs=1)
+    assert again.ended
+    assert again.keep(registry, "mine", "1") == kept
+    with pytest.raises(EcgbatchError, match="give this one a new version"):
+        registry.check_free("mine", "1")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no state", b"\x80\x02]."])
+def test_a_damaged_state_is_one_line(labelled: Path, tmp_path: Path, content: bytes) -> None:
+    start(labelled, tmp_path)
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(EcgbatchError, match=r"last\.pt is damaged"):
+        start(labelled, tmp_path)
+
+
+def test_the_epochs_are_logged_as_the_state_has_them(labelled: Path, tmp_path: Path) -> None:
+    """A kill between the state and its log, or a log of an epoch that the state does not know, leave no trace."""
+    run = start(labelled, tmp_path, epochs=1)
+    run.run(quiet)
+    log = tmp_path / "epochs.csv"
+    kept = log.read_text()
+    for otherwise in ("", kept + "2,0.1\n"):
+        log.write_text(otherwise)
+        start(labelled, tmp_path, epochs=1)
+        assert log.read_text() == kept
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
