@@ -23,13 +23,13 @@ THE_PUBLISHED_WAY = """
 import json, sys, time
 from pathlib import Path
 import numpy as np, torch
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from published import PublishedNetwork, read_and_clean
 
 archive, wanted, threads, *paths = sys.argv[1:]
 if threads != "default":
     torch.set_num_threads(int(threads))
-model = registry.find(wanted)
+model = Registry(SHIPPED).find(wanted)
 network = PublishedNetwork(model.weights(), model.config.heads)
 metadata = np.array([[60.0, 0.0]], np.float32)
 def score(path):
@@ -53,10 +53,10 @@ def published(archive: Path, paths: list[str], threads: str) -> tuple[float, lis
 def ours(archive: Path, paths: list[str]) -> list[list[float]]:
     """The probabilities of the kernel in use."""
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import SHIPPED, Registry
     from ecgbatch.records.reading import read
 
-    scorer = Scorer(registry.find(PUBLISHED))
+    scorer = Scorer(Registry(SHIPPED).find(PUBLISHED))
     signals = scorer.clean(np.stack([read(archive, path).signal for path in paths]))
     probabilities: list[list[float]] = scorer.score(signals, np.full((len(paths), 2), (60.0, 0.0), np.float32)).tolist()
     return probabilities

@@ -33,10 +33,10 @@ def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier
     import numpy as np
 
     from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights import registry
+    from ecgbatch.models.weights.registry import SHIPPED, Registry
     from ecgbatch.records.reading import read
 
-    scorer = Scorer(registry.find(model), "cpu", kernel)
+    scorer = Scorer(Registry(SHIPPED).find(model), "cpu", kernel)
     size = scorer.batch_size
     signals = [read(archive, path).signal for path in paths[:MOST_RECORDS]]
     cleaned = scorer.clean(np.stack(signals))

@@ -20,10 +20,10 @@ class Score:
 
     def __init__(self, archive: Path) -> None:
         from ecgbatch.models.scorer import Scorer
-        from ecgbatch.models.weights import registry
+        from ecgbatch.models.weights.registry import SHIPPED, Registry
 
         self.archive = archive
-        self.scorer = Scorer(registry.find(BEST))
+        self.scorer = Scorer(Registry(SHIPPED).find(BEST))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import numpy as np

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,15 @@ RECIPE = {
 }
 CODES = ["'NORM': 100.0", "'IMI': 35.0, 'SR': 0.0", "'NST_': 100.0, 'CLBBB': 0.0", "'LVH': 15.0", "'SR': 0.0"]
 Say = Callable[[str], None]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are trained no faster by several threads, and much slower where other work is done beside them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +225,7 @@ from ecgbatch.models.training.examples import prepare
 from ecgbatch.models.training.recipe import load_recipe
 
 recipe, archive, folder, threads, fatal = sys.argv[1:]
-torch.set_num_threads(int(threads))
+
 loop.SAVE_SECONDS = 0
 saved = 0
 
@@ -255,6 +264,7 @@ def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
     command: Command, labelled: Path, recipe: Path, archive: Path
 ) -> None:
     line = ["model", "train", labelled, "--recipe", recipe, "--folder", "training", "--name", "mine", "--version", "1"]
+    command.environment["OMP_NUM_THREADS"] = "1"
     epochs = command.folder / "training/epochs.csv"
     with running(command.start(*line)) as process:
         wait_until(epochs.exists, seconds=200)
