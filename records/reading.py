@@ -39,15 +39,15 @@ def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_li
     `follow_links`. Raises RecordError, and nothing else but what a caller may use to interrupt.
     """
     try:
-        path, _ = on_disk(record)
+        path, member = on_disk(record)
         check_path(path)
-        if found := wfdb_compiled.read(root, path):
+        if member is None and (found := wfdb_compiled.read(root, path)):
             return found
         files = Files(root, follow_links)
-        decoded = formats.decode(files, path, SECONDS)
+        decoded = formats.decode(files, path, member, SECONDS)
         if decoded.begins_with_nothing and decoded.is_cut:
             files = Files(root, follow_links)
-            decoded = formats.decode(files, path, SECONDS + SECONDS_OF_ZEROS)
+            decoded = formats.decode(files, path, member, SECONDS + SECONDS_OF_ZEROS)
         return finish(decoded, files.sha256, min_seconds)
     except MemoryError as error:
         raise RecordError(Reason.OUT_OF_MEMORY, "not enough memory to read the record") from error

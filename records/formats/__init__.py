@@ -42,14 +42,13 @@ def format_of(head: bytes) -> Format | None:
     return next((format for format in FORMATS if format.recognises(head)), None)
 
 
-def decode(files: Files, record: str, seconds: float) -> Decoded:
+def decode(files: Files, path: str, member: str | None, seconds: float) -> Decoded:
     """The first `seconds` seconds, at least, of the record at this path, by the format that its content has.
 
-    Raises RecordError.
+    `member` is its name in a file of many. Raises RecordError.
     """
-    path, separator, member = record.partition("::")
-    if not separator and (files.exists(f"{path}.hea") or not files.exists(path)):
+    if member is None and (files.exists(f"{path}.hea") or not files.exists(path)):
         return wfdb.decode(files, path, seconds)
     if format := format_of(files.head(path, HEAD_BYTES)):
-        return format.read(files, path, member if separator else None)
+        return format.read(files, path, member)
     raise RecordError(Reason.UNKNOWN_FORMAT, "the file is of no format that is known here")
