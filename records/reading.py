@@ -33,10 +33,9 @@ _FOREIGN_ERRORS = (
 def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False) -> Recording:
     """Reads the record at `record`, of whatever format its content has.
 
-    `record` is relative to `root`, of WFDB without suffix, written as records/paths.py says.
-
-    A record of less than `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with
-    `follow_links`. Raises RecordError, and nothing else but what a caller may use to interrupt.
+    `record` is relative to `root`, of WFDB without suffix, written as records/paths.py says. One of less than
+    `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with `follow_links`. Raises
+    RecordError, and nothing else but what a caller may use to interrupt.
     """
     try:
         path, member = on_disk(record)

@@ -28,7 +28,7 @@ class Source(NamedTuple):
     columns: Mapping[str, str] | None = None
 
     def __str__(self) -> str:
-        return "a search for .hea files" if self.file is None else self.file.name
+        return "a search through the folder" if self.file is None else self.file.name
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def _some_there(search: Search, records: Iterator[Record], source: Source) -> It
         if _is_there(search, record):
             return chain(first, records)
     if not first:
+        passed_over = "".join(f"; passed over: {count:,} {kind}" for kind, count, _ in search.passed_over)[:300]
         raise EcgbatchError(
-            f"{search.root} has no records ({source}): give the folder of WFDB files (.hea) or a manifest"
+            f"{search.root} has no records ({source}{passed_over}): give the folder that holds them, or a --manifest"
         )
     if any(_file(search, record) for record in first):
         raise EcgbatchError(

@@ -11,6 +11,7 @@ from ecgbatch.records.recording import RecordError
 
 HEAD_BYTES = 4096
 UNREADABLE_FOLDER = "folders that cannot be read"
+UNREADABLE_FILE = "files that cannot be read"
 UNREADABLE_LIST = "RECORDS files that cannot be read"
 LINK_OUT = "links that lead out of the archive (ECGBATCH_FOLLOW_LINKS=true follows them)"
 _MOST_KINDS = 100

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from found import find_records, paths, write_header
 
@@ -118,3 +119,30 @@ def test_folders_that_cannot_be_read_are_passed_over_and_counted(tmp_path: Path,
     counts = [("folders that cannot be read", 2, "open/closed/" if listed else "lost+found/")]
     assert done.stdout.splitlines()[0] == f"{found} {counts}"
     assert done.stdout.splitlines()[1].startswith("EcgbatchError there is no archive at")
+
+
+def test_files_of_other_formats_are_found_by_their_content_and_the_rest_is_told(tmp_path: Path) -> None:
+    write_header(tmp_path, "a")
+    for name in ("a.dat", "b.dat", "a.atr", "archive.toml", ".hidden.xml"):
+        (tmp_path / name).write_bytes(b"\1\2")
+    np.save(tmp_path / "many::of.npy", np.zeros((2, 1000, 12)))
+    np.save(tmp_path / "one", np.zeros((1000, 12)))
+    (tmp_path / "leads.txt").write_text("I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6\n" + ",".join("0" * 12) + "\n")
+    for name in ("notes.PDF", "notes.pdf", "README"):
+        (tmp_path / name).write_bytes(b"nothing")
+    os.mkfifo(tmp_path / "pipe.xml")
+    passed_over = PassedOver()
+    found = [record.path for record in find_records(tmp_path, passed_over=passed_over)]
+    assert found == ["a", "leads.txt", "many%3A:of.npy::0", "many%3A:of.npy::1", "one.npy"]
+    assert sorted(passed_over) == [
+        (".pdf files of no known format", 2, "notes.PDF"),
+        ("files that cannot be read", 1, "pipe.xml"),
+        ("other files of no known format", 1, "README"),
+    ]
+
+
+def test_a_mixed_folder_of_real_files(shared: Path) -> None:
+    found = paths(shared / "field")
+    suffixes = {os.path.splitext(path)[1] for path in found}
+    assert suffixes >= {"", ".xml", ".dcm", ".scp", ".edf", ".ecg", ".mat"}
+    assert len(found) == len(set(found))
