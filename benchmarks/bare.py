@@ -26,7 +26,8 @@ def rate(archive: Path, paths: Sequence[str], processes: int, kernel: str, model
         if worker.exitcode:
             raise SystemExit(f"a process of the bare model ended with status {worker.exitcode}")
     began, ended = zip(*(spans.get() for _ in workers), strict=True)
-    return len(paths) / (max(ended) - min(began))
+    seconds: float = max(ended) - min(began)
+    return len(paths) / seconds
 
 
 def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier: Barrier, spans: Any) -> None:

@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def main() -> None:
             export(scorer.model, paths[name], **options)
         sides: dict[str, Score] = {f"{scorer.kernel} kernel": scorer.score}
         sides |= {name: opened(path) for name, path in paths.items()}
-        results = in_turn({n: lambda s=s: scored(s, signals, metadata) for n, s in sides.items()}, args.repeats)
+        results = in_turn({n: partial(scored, s, signals, metadata) for n, s in sides.items()}, args.repeats)
         sizes = {name: paths.get(name, scorer.model.weights_path).stat().st_size / 1e6 for name in sides}
     expected = results[f"{scorer.kernel} kernel"][0][1]
     rows = []

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import NamedTuple
 
 from measure import database, in_turn, median, redis_server, show, workplace
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--repeats", type=int, default=1)
     args = parser.parse_args()
-    results = in_turn({str(size): lambda size=size: enqueue(args.database, size) for size in args.sizes}, args.repeats)
+    results = in_turn({str(size): partial(enqueue, args.database, size) for size in args.sizes}, args.repeats)
     rows = []
     for size, enqueued in zip(args.sizes, results.values(), strict=True):
         seconds, memory = (median(values) for values in zip(*enqueued, strict=True))

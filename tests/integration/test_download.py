@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 from commands import Command, running, wait_until
 
-import ecgbatch
+from ecgbatch.cli import main
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.weights import download
 
@@ -85,11 +86,16 @@ def serving() -> Iterator[Site]:
 
 
 def gives(body: bytes, **headers: str) -> Answer:
-    return lambda handler: handler.reply(200, body, **headers)
+    return lambda handler: handler.reply(200, body, None, **headers)
 
 
 def status(code: int, **headers: str) -> Answer:
-    return lambda handler: handler.reply(code, b"", **headers)
+    return lambda handler: handler.reply(code, b"", None, **headers)
+
+
+def waits(handler: "Handler") -> None:
+    """Answers nothing until the client has left."""
+    handler.rfile.read(1)
 
 
 def stalls_after(body: bytes, length: int) -> Answer:
@@ -259,10 +265,10 @@ def test_a_server_that_falls_silent(
 ) -> None:
     """In this process, for thirty seconds of silence are long."""
     monkeypatch.setattr(download, "SILENCE", 0.3)
-    monkeypatch.setattr(download.tempfile, "tempdir", str(tmp_path))
-    site.answers["/a.ckpt"] = stalls_after(b"some", 1000) if begins else lambda handler: handler.rfile.read(1) and None
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    site.answers["/a.ckpt"] = stalls_after(b"some", 1000) if begins else waits
     started = time.monotonic()
-    assert ecgbatch.main(line(f"{site.url}/a.ckpt", "0" * 64)) == 1
+    assert main(line(f"{site.url}/a.ckpt", "0" * 64)) == 1
     assert time.monotonic() - started < 5
     assert "timed out" in capsys.readouterr().err
     assert not list(tmp_path.glob("ecgbatch-*"))
@@ -279,7 +285,7 @@ def test_a_file_without_a_length_that_does_not_end(
 
     monkeypatch.setattr(download, "LARGEST", 2**20)
     site.answers["/a.ckpt"] = for_ever
-    assert ecgbatch.main(line(f"{site.url}/a.ckpt", "0" * 64)) == 1
+    assert main(line(f"{site.url}/a.ckpt", "0" * 64)) == 1
     assert "larger than" in capsys.readouterr().err
 
 

@@ -263,7 +263,8 @@ def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: 
 def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
     command: Command, labelled: Path, recipe: Path, archive: Path
 ) -> None:
-    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "training", "--name", "mine", "--version", "1"]
+    name = ["--name", "mine", "--version", "1"]
+    line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", "training", *name]
     command.environment["OMP_NUM_THREADS"] = "1"
     epochs = command.folder / "training/epochs.csv"
     with running(command.start(*line)) as process:
@@ -323,7 +324,7 @@ def test_the_epochs_are_logged_as_the_state_has_them(labelled: Path, tmp_path: P
 def test_a_device_that_is_not_there_is_said_before_anything_is_read(
     command: Command, labelled: Path, recipe: Path
 ) -> None:
-    line = ["model", "train", labelled, "--recipe", recipe, "--folder", "t", "--name", "a", "--version", "1"]
+    line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", "t", "--name", "a", "--version", "1"]
     done = command(*line, "--device", "cuda", status=1)
     assert done.stderr == "ecgbatch: torch finds no CUDA device here: use device cpu\n"
 

@@ -26,7 +26,7 @@ def clean(signals: Array, normalization: Normalization) -> NDArray[np.float32]:
 
 
 def sigmoid(x: Array) -> Array:
-    return np.exp(-np.logaddexp(0.0, -x))
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))
 
 
 def log_sigmoid(x: Array) -> Array:

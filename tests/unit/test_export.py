@@ -24,6 +24,7 @@ from ecgbatch.models.evaluation.labels import labelled_records
 from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.export import export, onnx_graph
 from ecgbatch.models.kernels import compiled
+from ecgbatch.models.training.examples import read_signal
 from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
@@ -158,7 +159,7 @@ def test_whatever_the_signal_onnx_gives_what_torch_gives(
     signal = (drift + size * noise).astype(np.float32)
     metadata = np.full((batch, 2), (age, 1), np.float32)
     model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
-    cleaned = preprocessing.clean(signal, model.normalization)
+    cleaned = preprocessing.clean(signal.astype(np.float64), model.normalization)
     expected = in_torch(model.config, model.weights(), cleaned, metadata)
     [found] = trained.run(None, {"signal": signal, "metadata": metadata})
     np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
@@ -193,7 +194,7 @@ def test_eight_bits_cost_next_to_no_auc(ptbxl_fold9: Path) -> None:
     """On a third of fold 9, by the compiled kernel with the weights of the file."""
     records = [r for r in labelled_records(ptbxl_fold9 / "ptbxl_database.csv") if r.fold == 9][::3]
     model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
-    recorded = np.stack([export.read_signal(ptbxl_fold9, record.path) for record in records])
+    recorded = np.stack([read_signal(ptbxl_fold9, record.path) for record in records])
     cleaned = preprocessing.clean(recorded, model.normalization)
     filled = [preprocessing.metadata(r.age, r.sex, model.metadata_fill).values for r in records]
     labels = np.array([record.labels for record in records])

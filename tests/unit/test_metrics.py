@@ -87,14 +87,14 @@ def test_a_metric_is_what_its_definition_says(
 def test_decisions_are_counted_as_they_are(case: Case) -> None:
     labels, probabilities, counts = case
     found = probabilities >= 0.3
-    cells = [0, 0, 0, 0]
+    cells = [0.0, 0.0, 0.0, 0.0]
     for label, yes, count in zip(labels, found, counts, strict=True):
         cells[{(1, True): 0, (0, True): 1, (1, False): 2, (0, False): 3}[int(label), bool(yes)]] += int(count)
     confusion = metrics.confusion(labels, found, counts.astype(float))
     assert [float(cell) for cell in confusion] == cells
     precision = cells[0] / (cells[0] + cells[1]) if cells[0] + cells[1] else 0
     recall = cells[0] / (cells[0] + cells[2]) if cells[0] + cells[2] else 0
-    assert (confusion.precision, confusion.recall) == (precision, recall)
+    assert (float(confusion.precision), float(confusion.recall)) == (precision, recall)
     harmonic = 2 * precision * recall / (precision + recall) if precision + recall else 0
     assert confusion.f1 == pytest.approx(harmonic)
 

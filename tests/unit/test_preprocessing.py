@@ -11,6 +11,7 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.signal import butter, filtfilt, iirnotch, lfilter_zi
 
 from ecgbatch.models import preprocessing
@@ -21,7 +22,7 @@ from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
 from ecgbatch.settings import EcgbatchError
 
 FILL = MetadataFill(age=59.0, sex=0.4)
-Clean = Callable[[np.ndarray, Normalization], np.ndarray]
+Clean = Callable[..., NDArray[np.float32]]
 CLEANERS: dict[str, Clean] = {"matrix": preprocessing.clean} | {
     name: partial(compiled.clean, instructions=name) for name in compiled.usable_instructions()
 }
@@ -85,7 +86,7 @@ def golden_signals(shared: Path) -> np.ndarray:
     assert spec and spec.loader
     pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
-    found = {}
+    found: dict[int, NDArray[np.float64]] = {}
     for part in ("fold01", "fold02", "fold03", "fold08", "fold10", "extra"):
         ids, samples = pack.load(shared / f"ptbxl/ptbxl100_{part}.pxl")
         found |= {ecg_id: samples[place] / 1000 for place, ecg_id in enumerate(ids) if ecg_id in golden.ECG_IDS}

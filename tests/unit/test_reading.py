@@ -249,7 +249,7 @@ def is_plain(record: Path) -> bool:
     if plain is None:
         return False
     files = Files(record.parent, follow_links=True)
-    general = finish(formats.decode(files, record.name, 10), files.sha256, 5)
+    general = finish(formats.decode(files, record.name, None, 10), files.sha256, 5)
     assert plain.signal.tobytes() == general.signal.tobytes()
     assert (plain.sha256, plain.flags) == (general.sha256, general.flags)
     return True

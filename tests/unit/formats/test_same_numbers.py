@@ -7,7 +7,7 @@ import pytest
 from ecg_files import AGE, SEX, WRITERS, Ecg, code15, dicom, make, scp, wfdb
 
 from ecgbatch.models.scorer import Scorer
-from ecgbatch.models.weights import registry
+from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Flag
 
@@ -27,7 +27,7 @@ def test_signal_age_sex_and_provenance(folder: Path, name: str) -> None:
 
 
 def test_probabilities(folder: Path) -> None:
-    scorer = Scorer(registry.find(None))
+    scorer = Scorer(Registry(SHIPPED).find(None))
     recordings = [read(folder, name) for name in ("original", *WRITERS)]
     cleaned = scorer.clean(np.stack([recording.signal for recording in recordings]))
     probabilities = scorer.score(cleaned, np.array([[AGE, SEX]] * len(recordings), np.float32))
