@@ -28,7 +28,7 @@ def compiled(name: str, source: str) -> Extension:
 setup(
     ext_modules=[
         compiled("ecgbatch.models.kernels._kernel", "ecgbatch/models/kernels/kernel.cpp"),
-        compiled("ecgbatch.records.formats._plain", "ecgbatch/records/formats/plain.cpp"),
+        compiled("ecgbatch.records._reader", "ecgbatch/records/native/reader.cpp"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -23,7 +23,7 @@ from ecgbatch.records.recording import (
 )
 from ecgbatch.records.resampling import resample
 
-FULL_SECONDS = 9.9
+FULL_SECONDS = Fraction(99, 10)
 """From here on a record counts as ten seconds: a Schiller device, for one, gives 9.996."""
 
 ZERO_SECONDS = 0.1
@@ -75,6 +75,11 @@ def rational_rate(rate: float | None) -> Fraction:
     return Fraction(rate).limit_denominator(10)
 
 
+def frames_in(seconds: float | Fraction, rate: Fraction) -> int:
+    """How many samples at `rate` Hz make this many seconds; never more than those that count as ten seconds."""
+    return math.ceil(min(Fraction(seconds), FULL_SECONDS) * rate)
+
+
 def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
     """Chooses and derives leads, cuts to ten seconds at most, fills small gaps, resamples, and flags what it did.
 
@@ -90,9 +95,8 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
     length = len(signal) if decoded.length is None else decoded.length
     start, stop = _recorded(signal, math.ceil(SECONDS * rate), math.ceil(ZERO_SECONDS * rate))
     signal = signal[start:stop]
-    seconds = len(signal) / rate
-    if seconds < min(min_seconds, FULL_SECONDS):
-        detail = f"{float(seconds):.2f} seconds of signal; at least {min_seconds:g} are needed"
+    if len(signal) < frames_in(min_seconds, rate):
+        detail = f"{len(signal) / float(rate):.2f} seconds of signal; at least {min_seconds:g} are needed"
         raise RecordError(Reason.WRONG_DURATION, detail)
     signal, has_gaps = _without_gaps(signal, list(leads))
     constant = (signal == signal[0]).all(axis=0)
@@ -102,8 +106,8 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
         Flag.LEADS_DERIVED: len(leads) < len(LEADS),
         Flag.GAP_FILLED: has_gaps,
         Flag.FLAT_LEAD: bool(constant.any()),
-        Flag.CLIPPED: quality.is_clipped(signal),
-        Flag.SHORT: seconds < FULL_SECONDS,
+        Flag.CLIPPED: quality.is_clipped(signal, rate),
+        Flag.SHORT: len(signal) < frames_in(FULL_SECONDS, rate),
         Flag.CROPPED: length - start > math.ceil(SECONDS * rate),
         Flag.RESAMPLED: rate != SAMPLING_RATE,
     }

@@ -1,5 +1,7 @@
 """What a recording's signal says about how it was recorded: its amplitude, its limb leads, its saturation."""
 
+import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -7,12 +9,12 @@ from numpy.typing import NDArray
 
 from ecgbatch.records.recording import Flag
 
-LOWEST_AMPLITUDE, HIGHEST_AMPLITUDE = 0.25, 4.0
+LOWEST_AMPLITUDE, HIGHEST_AMPLITUDE = 0.33, 3.2
 """Millivolts."""
-LARGEST_LIMB_RESIDUAL = 0.2
+LARGEST_LIMB_RESIDUAL = 0.1
 
-_HELD_SAMPLES = 5
 _CLIPPED_MILLIVOLTS = 2.0
+_HELD_SECONDS, _HELD_SAMPLES = 0.02, 5
 
 
 class Quality(NamedTuple):
@@ -44,19 +46,17 @@ def measure(filtered: NDArray[np.float64]) -> Quality:
     return Quality(float(np.median(high - low)), float(np.sqrt(residual / together)) if together else 0.0)
 
 
-def is_clipped(signal: NDArray[np.float64]) -> bool:
-    """Whether a lead of (n, leads) mV stays at its highest or lowest value, far from its mean, for several samples."""
-    mean = signal.mean(axis=0)
-    for extreme, distance in ((signal.max(axis=0), 1), (signal.min(axis=0), -1)):
-        far = np.flatnonzero(distance * (extreme - mean) > _CLIPPED_MILLIVOLTS)
-        if far.size and _longest_run(signal[:, far] == extreme[far]) >= _HELD_SAMPLES:
-            return True
+def is_clipped(signal: NDArray[np.float64], rate: Fraction) -> bool:
+    """Whether a lead of (n, leads) mV stays at its highest or lowest value for 20 ms and five samples at least.
+
+    Only beyond 2 mV: a lead at rest may well stay at one value.
+    """
+    held = max(_HELD_SAMPLES, math.ceil(_HELD_SECONDS * float(rate.numerator) / float(rate.denominator)))
+    highest, lowest = signal.max(axis=0), signal.min(axis=0)
+    wide = highest - lowest >= _CLIPPED_MILLIVOLTS
+    for extreme in (highest, lowest):
+        for lead in np.flatnonzero(wide & (np.abs(extreme) >= _CLIPPED_MILLIVOLTS)):
+            others = np.flatnonzero(np.concatenate([[True], signal[:, lead] != extreme[lead], [True]]))
+            if np.diff(others).max() > held:
+                return True
     return False
-
-
-def _longest_run(held: NDArray[np.bool_]) -> int:
-    """Of (n, leads), how many samples in a row are true at most in any lead."""
-    times, leads = np.nonzero(np.diff(np.pad(held, ((1, 1), (0, 0))).T.astype(np.int8)).T)
-    order = np.lexsort((times, leads))
-    edges = times[order]
-    return int((edges[1::2] - edges[::2]).max(initial=0))

@@ -40,7 +40,7 @@ def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_li
     try:
         path, member = on_disk(record)
         check_path(path)
-        if member is None and (found := wfdb_compiled.read(root, path)):
+        if member is None and (found := wfdb_compiled.read(root, path, min_seconds, follow_links)):
             return found
         files = Files(root, follow_links)
         decoded = formats.decode(files, path, member, SECONDS)

@@ -74,10 +74,10 @@ def _kernel(settings: Settings) -> str:
 
 
 def _reading(settings: Settings) -> str:
-    from ecgbatch.records.formats import wfdb_compiled
+    from ecgbatch.records import compiled
 
-    if wfdb_compiled.available():
-        return "compiled, for plain records: twelve leads in order, 100 Hz, format 16"
+    if compiled.available():
+        return "compiled, for WFDB records of format 16"
     return "plain Python: the compiled reader was not built; with a C++ compiler at install time it would be faster"
 
 

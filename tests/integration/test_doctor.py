@@ -13,7 +13,7 @@ from ecgbatch.models.kernels import compiled
 
 NOT_BUILT = """
 import sys
-for name in ("models.kernels._kernel", "records.formats._plain"):
+for name in ("models.kernels._kernel", "records._reader"):
     sys.modules[f"ecgbatch.{name}"] = None  # importing it fails, as where it is not there
 """
 

@@ -1,0 +1,79 @@
+"""How long it takes to read a record: 100 Hz beside 500 Hz, `.dat` beside the `.mat` of the CinC challenges.
+
+The archives are read in turn, several times, in one process; the best turn of each counts. With `--run` each archive is
+also scored by `ecgbatch run`, in turn.
+
+    python benchmarks/reading.py [--records 1000] [--turns 5] [--run]
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.reading import read
+
+KINDS = ((100, ".dat"), (500, ".dat"), (500, ".mat"))
+
+
+def write_archive(folder: Path, rate: int, suffix: str, records: int) -> None:
+    """Records of ten seconds of wandering signals, in format 16."""
+    folder.mkdir()
+    for number in range(records):
+        rng = np.random.default_rng(number)
+        digital = np.clip(rng.standard_normal((10 * rate, 12)).cumsum(axis=0) * 20, -2000, 2000).astype("<i2")
+        matlab = np.array([30, 12, 10 * rate, 0, 4], "<i4").tobytes() + b"val\0" if suffix == ".mat" else b""
+        (folder / f"r{number}{suffix}").write_bytes(matlab + digital.tobytes())
+        form = "16+24" if matlab else "16"
+        lines = [f"r{number} 12 {rate} {len(digital)}"]
+        for lead, first, total in zip(LEADS, digital[0], digital.sum(axis=0, dtype=np.int64) % 65536, strict=True):
+            lines.append(f"r{number}{suffix} {form} 1000(0)/mV 16 0 {first} {total} 0 {lead}")
+        (folder / f"r{number}.hea").write_text("\n".join([*lines, "#Age: 60", "#Sex: Male"]) + "\n")
+
+
+def microseconds(folder: Path, records: int) -> float:
+    """Of processor time for one record, on average."""
+    began = time.process_time()
+    for number in range(records):
+        read(folder, f"r{number}")
+    return (time.process_time() - began) / records * 1e6
+
+
+def run_seconds(folder: Path, records: int) -> float:
+    """`ecgbatch run` from start to end, in a fresh folder."""
+    with TemporaryDirectory() as place:
+        began = time.perf_counter()
+        line = [sys.executable, "-m", "ecgbatch", "run", str(folder)]
+        subprocess.run(line, cwd=place, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--run", action="store_true", help="score each archive by `ecgbatch run` too")
+    wanted = parser.parse_args()
+    with TemporaryDirectory() as place:
+        folders = {kind: Path(place) / f"{kind[0]}{kind[1][1:]}" for kind in KINDS}
+        for (rate, suffix), folder in folders.items():
+            write_archive(folder, rate, suffix, wanted.records)
+        print_turns("us per record", folders, microseconds, wanted.records, wanted.turns)
+        if wanted.run:
+            print_turns("s by `ecgbatch run`", folders, run_seconds, wanted.records, min(wanted.turns, 3))
+
+
+def print_turns(unit: str, folders: dict, measure, records: int, turns: int) -> None:
+    taken = [[measure(folder, records) for folder in folders.values()] for _ in range(turns)]
+    best = [min(column) for column in zip(*taken, strict=True)]
+    for (rate, suffix), least in zip(folders, best, strict=True):
+        print(f"{rate} Hz {suffix}: {least:8.1f} {unit}, {best[0] / least:.2f} of the rate of {KINDS[0][0]} Hz")
+
+
+if __name__ == "__main__":
+    main()
