@@ -1,19 +1,20 @@
 """How long it takes to read a record: 100 Hz beside 500 Hz, `.dat` beside the `.mat` of the CinC challenges.
 
-The archives are read in turn, several times, in one process; the best turn of each counts. With `--run` each archive is
-also scored by `ecgbatch run`, in turn.
-
-    python benchmarks/reading.py [--records 1000] [--turns 5] [--run]
+The archives are read in turn, several times, in one process; the best turn of each counts, in processor time. With
+`--run` each archive is also scored by `ecgbatch run`, in turn.
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from measure import in_turn, show
 
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
@@ -56,23 +57,26 @@ def run_seconds(folder: Path, records: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1000)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--run", action="store_true", help="score each archive by `ecgbatch run` too")
-    wanted = parser.parse_args()
+    args = parser.parse_args()
     with TemporaryDirectory() as place:
-        folders = {kind: Path(place) / f"{kind[0]}{kind[1][1:]}" for kind in KINDS}
-        for (rate, suffix), folder in folders.items():
-            write_archive(folder, rate, suffix, wanted.records)
-        print_turns("us per record", folders, microseconds, wanted.records, wanted.turns)
-        if wanted.run:
-            print_turns("s by `ecgbatch run`", folders, run_seconds, wanted.records, min(wanted.turns, 3))
+        folders = {f"{rate} Hz {suffix}": Path(place) / f"{rate}{suffix[1:]}" for rate, suffix in KINDS}
+        for (rate, suffix), folder in zip(KINDS, folders.values(), strict=True):
+            write_archive(folder, rate, suffix, args.records)
 
+        def sides(measure: Callable[[Path, int], float]) -> dict[str, Callable[[], float]]:
+            return {name: partial(measure, folder, args.records) for name, folder in folders.items()}
 
-def print_turns(unit: str, folders: dict, measure, records: int, turns: int) -> None:
-    taken = [[measure(folder, records) for folder in folders.values()] for _ in range(turns)]
-    best = [min(column) for column in zip(*taken, strict=True)]
-    for (rate, suffix), least in zip(folders, best, strict=True):
-        print(f"{rate} Hz {suffix}: {least:8.1f} {unit}, {best[0] / least:.2f} of the rate of {KINDS[0][0]} Hz")
+        reading = in_turn(sides(microseconds), args.repeats)
+        running = in_turn(sides(run_seconds), args.repeats) if args.run else {}
+    rows = []
+    for name in folders:
+        row: dict[str, str | float] = {"archive": name, "reading, us per record": min(reading[name])}
+        if args.run:
+            row["run, s"] = min(running[name])
+        rows.append(row)
+    show("reading", rows, records=args.records, repeats=args.repeats)
 
 
 if __name__ == "__main__":
