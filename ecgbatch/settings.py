@@ -1,27 +1,46 @@
 """Every setting of ecgbatch, read from the environment (`ECGBATCH_…`)."""
 
 import os
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from ecgbatch import urls
+
+PREFIX = "ECGBATCH_"
+OF_KUBERNETES = re.compile(r"\w*_SERVICE_(HOST|PORT(_\w+)?)|\w*PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+"""Variables that Kubernetes sets in each container for a service whose name begins with `ecgbatch`."""
+ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://.*")
+"""What it puts into NAME_PORT, which may be the name of a setting."""
+LONGEST_PASSWORD = 4096
+REDIS = ("redis://", "rediss://", "redis+socket://")
+
 
 class EcgbatchError(Exception):
     """An error that a user can act on; its message is one line: what is wrong and what to do."""
 
 
-def _setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
+def _setting(default: Any, meaning: str, example: str = "") -> Any:
+    return field(default=default, metadata={"meaning": meaning, "example": example})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings in force. A field `name` is set by the environment variable `ECGBATCH_NAME`."""
 
-    database_url: str = _setting("sqlite:///ecgbatch.db", "the SQL database, SQLite or PostgreSQL")
-    redis_url: str | None = _setting(None, "the Redis server; `run` starts an embedded one if unset")
+    database_url: str = _setting(
+        "sqlite:///ecgbatch.db",
+        "the SQL database, SQLite or PostgreSQL",
+        example="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (needs ecgbatch[postgresql])",
+    )
+    database_password_file: Path | None = _setting(None, "a file with the database's password; goes before the URL's")
+    redis_url: str | None = _setting(
+        None, "the Redis server; `run` starts an embedded one if unset", example="redis://USER:PASSWORD@HOST:6379/0"
+    )
+    redis_password_file: Path | None = _setting(None, "a file with Redis's password; goes before the URL's")
     model: str | None = _setting(None, "NAME or NAME:VERSION of the model; the newest if unset")
     model_dir: Path = _setting(
         Path.home() / ".local/share/ecgbatch/models",
@@ -39,8 +58,33 @@ class Settings:
     chunk_seconds: int = _setting(600, "time limit for one chunk; its records are then tried one by one")
     memory_mb: int = _setting(2048, "memory that a worker process may take on top of the resident model")
     follow_links: bool = _setting(False, "true: links in an archive may lead out of it")
-    flower_port: int = _setting(5555, "the port of Flower, on 127.0.0.1")
+    flower_address: str = _setting("127.0.0.1", "the address that Flower listens on")
+    flower_port: int = _setting(5555, "the port of Flower")
     flower_password: str | None = _setting(None, "Flower's password (user `ecgbatch`); made up if unset")
+    flower_password_file: Path | None = _setting(None, "a file with Flower's password")
+    flower_url_prefix: str | None = _setting(None, "the path under which a proxy shows Flower")
+    flower_database: Path | None = _setting(None, "the file where Flower keeps what it saw; it forgets if unset")
+    flower_read_only: bool = _setting(False, "true: Flower only shows, and changes nothing")
+
+
+    def __post_init__(self) -> None:
+        """Makes the servers' addresses exact. Raises EcgbatchError for one that cannot be."""
+        if not self.database_url.startswith("sqlite"):
+            self._complete("database_url", self.database_password_file)
+        if self.redis_url is not None:
+            if not self.redis_url.startswith(REDIS):
+                raise EcgbatchError(f"ECGBATCH_REDIS_URL must begin with {', '.join(REDIS)}")
+            self._complete("redis_url", self.redis_password_file)
+        if self.flower_password_file is not None:
+            object.__setattr__(self, "flower_password", _password(self.flower_password_file))
+
+    def _complete(self, name: str, password_file: Path | None) -> None:
+        password = None if password_file is None else _password(password_file)
+        try:
+            object.__setattr__(self, name, urls.complete(getattr(self, name), password))
+        except ValueError as error:
+            example = next(f.metadata["example"] for f in fields(self) if f.name == name)
+            raise EcgbatchError(f"{variable(name)} cannot be used: {error}; give {example}") from None
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,17 +93,43 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     known = {variable(f.name): f.name for f in fields(Settings)}
     values = {}
     for key, text in environment.items():
-        if not key.startswith("ECGBATCH_") or text == "":
+        if not key.startswith(PREFIX) or text == "" or _is_of_kubernetes(key, text):
             continue
         if key not in known:
-            raise EcgbatchError(f"{key} is no setting of ecgbatch; there are {', '.join(sorted(known))}")
+            raise EcgbatchError(f"{key} is no setting of ecgbatch; {_nearest(key, list(known))}")
         values[known[key]] = _parse(key, text, types_by_name[known[key]])
     return Settings(**values)
 
 
 def variable(name: str) -> str:
     """The environment variable of a setting."""
-    return f"ECGBATCH_{name.upper()}"
+    return f"{PREFIX}{name.upper()}"
+
+
+def _is_of_kubernetes(key: str, text: str) -> bool:
+    name = key.removeprefix(PREFIX)
+    is_port = name.endswith("PORT") and ADDRESS_OF_KUBERNETES.fullmatch(text)
+    return bool(is_port or OF_KUBERNETES.fullmatch(name) or OF_KUBERNETES.fullmatch(f"_{name}"))
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+
+
+def _password(path: Path) -> str:
+    """What is in the file, without the line's end."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read(LONGEST_PASSWORD).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise EcgbatchError(f"cannot read the password in {path}: {reason}") from None
+    if not password:
+        raise EcgbatchError(f"there is no password in {path}: the file is empty")
+    return password
 
 
 def _parse(key: str, text: str, kind: Any) -> Any:
