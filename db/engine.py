@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from ecgbatch import urls
 from ecgbatch.settings import EcgbatchError
 
 P = ParamSpec("P")
@@ -23,8 +24,18 @@ LOCK_SECONDS = 10
 """How long a statement waits for another SQLite writer before it counts as an outage."""
 
 
+SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
+READ_ONLY_TRANSACTION = "25006"
+"""What a server says that is no longer the primary one, or not yet."""
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
 class DatabaseAway(EcgbatchError):
     """The database cannot be reached or written."""
+
+
+class NotAllowed(EcgbatchError):
+    """The database's role lacks a right."""
 
 
 class Database:
@@ -39,7 +50,7 @@ class Database:
             self.engine = _engine(self.url, patient=patience > 0)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise EcgbatchError(
-                f"ECGBATCH_DATABASE_URL {url!r} cannot be used ({first_line(error)}); "
+                f"ECGBATCH_DATABASE_URL {urls.without_secrets(url)} cannot be used ({type(error).__name__}); "
                 "give sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (needs ecgbatch[postgresql])"
             ) from None
 
@@ -48,12 +59,13 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return urls.without_secrets(self.url.render_as_string(hide_password=False))
 
     def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in a write transaction, again after a passing fault: it must bear being repeated.
 
-        Raises DatabaseAway when the database cannot be reached or written within `patience` seconds.
+        Raises DatabaseAway when the database cannot be reached or written within `patience` seconds, and NotAllowed
+        when its role lacks a right.
         """
         give_up = time.monotonic() + self.patience
         pause = 0.1
@@ -62,25 +74,38 @@ class Database:
                 with self.engine.begin() as connection:
                     return work(connection, *args, **kwargs)
             except DBAPIError as error:
-                if not _passing(error):
-                    raise
+                self._refuse_lasting(error)
                 if time.monotonic() + pause > give_up and not _conflict(error):
                     raise self._unreachable(error) from None
+                if _sqlstate(error) == READ_ONLY_TRANSACTION:
+                    self.engine.dispose()  # its connections would stay with the server that was the primary one
                 log.warning("database %s: %s; trying again in %.1f s", self, first_line(error), pause)
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection whose transaction writes nothing and blocks no writer. Raises DatabaseAway at once."""
+        """A connection whose transaction writes nothing and blocks no writer.
+
+        Raises DatabaseAway at once, and NotAllowed when the role lacks a right.
+        """
         reader = self.engine.execution_options(ecgbatch_reads=True)
         try:
             with reader.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            if not _passing(error):
-                raise
+            self._refuse_lasting(error)
             raise self._unreachable(error) from None
+
+    def _refuse_lasting(self, error: DBAPIError) -> None:
+        """Raises what does not pass: the error itself for a wrong statement, NotAllowed for a right that is missing."""
+        if _sqlstate(error) == INSUFFICIENT_PRIVILEGE:
+            raise NotAllowed(
+                f"the role {self.url.username!r} may not do that in the database {self}: {first_line(error)}; "
+                "docs/operations.md has the GRANTs"
+            ) from None
+        if not _passing(error):
+            raise error
 
     def _unreachable(self, error: DBAPIError) -> DatabaseAway:
         return DatabaseAway(
@@ -92,11 +117,18 @@ class Database:
 def _engine(url: sa.URL, patient: bool) -> Engine:
     """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=not patient, connect_args={"options": "-c timezone=UTC"})
+        arguments = {"prepare_threshold": _prepare_threshold(url)}
+        return sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments)
     engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_threshold(url: sa.URL) -> int | None:
+    """After how many uses psycopg prepares a statement on the server: never, for a pooler may change the server."""
+    given = str(url.query.get("prepare_threshold", ""))
+    return int(given) if given.isdecimal() else None
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -113,13 +145,18 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _passing(error: DBAPIError) -> bool:
-    """True for a lost connection, a lock, a full disk; false for a wrong statement."""
-    return error.connection_invalidated or isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    """True for a lost connection, a lock, a full disk, a failover; false for a wrong statement."""
+    passing = isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    return passing or error.connection_invalidated or _sqlstate(error) == READ_ONLY_TRANSACTION
 
 
 def _conflict(error: DBAPIError) -> bool:
     """True when PostgreSQL ended the transaction for the sake of another, which is through by now."""
-    return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+    return _sqlstate(error) in (SERIALIZATION_FAILURE, DEADLOCK)
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.engine import Database
+from ecgbatch.db.engine import Database, NotAllowed
 from ecgbatch.settings import EcgbatchError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -33,11 +33,29 @@ def _revision(connection: Connection) -> str | None:
 def upgrade(database: Database) -> str:
     """Migrates the database to this version's schema and returns the revision.
 
-    Raises EcgbatchError when the schema is newer than this version knows.
+    Raises EcgbatchError when the schema is newer than this version knows, or the role may not change it.
     """
     _refuse_newer(database, current_revision(database))
-    database.write(_migrate)
+    try:
+        database.write(_migrate)
+    except NotAllowed:
+        raise EcgbatchError(_missing_right(database)) from None
     return newest_revision()
+
+
+def _missing_right(database: Database) -> str:
+    """Which right a role of PostgreSQL lacks to make or change the tables, and how it is given."""
+    with database.read() as connection:
+        role, name, may_create = connection.exec_driver_sql(
+            "SELECT quote_ident(current_user), quote_ident(current_database()), "
+            "has_schema_privilege(current_schema(), 'CREATE')"
+        ).one()
+    if may_create:
+        return f"the role {role} does not own the tables of {database}: run `ecgbatch db upgrade` as the one that does"
+    return (
+        f"the role {role} may not make tables in {database}; as the owner of the database run, in {name}: "
+        f"GRANT CREATE ON SCHEMA public TO {role};"
+    )
 
 
 def _migrate(connection: Connection) -> None:
@@ -53,9 +71,15 @@ def _migrate(connection: Connection) -> None:
 
 
 def open_database(url: str, patience: float = 0) -> Database:
-    """The database of a URL at this version's schema: SQLite is migrated unasked, PostgreSQL never."""
+    """The database of a URL at this version's schema: SQLite is migrated unasked, PostgreSQL never.
+
+    Whether the schema is this version's is not asked of a PostgreSQL role that may not read its revision.
+    """
     database = Database(url, patience)
-    revision = current_revision(database)
+    try:
+        revision = current_revision(database)
+    except NotAllowed:  # a role that may read the results alone
+        return database
     _refuse_newer(database, revision)
     if revision != newest_revision():
         if not database.is_sqlite:

@@ -66,7 +66,6 @@ class Settings:
     flower_database: Path | None = _setting(None, "the file where Flower keeps what it saw; it forgets if unset")
     flower_read_only: bool = _setting(False, "true: Flower only shows, and changes nothing")
 
-
     def __post_init__(self) -> None:
         """Makes the servers' addresses exact. Raises EcgbatchError for one that cannot be."""
         if not self.database_url.startswith("sqlite"):

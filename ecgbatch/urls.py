@@ -17,19 +17,14 @@ def complete(url: str, password: str | None = None) -> str:
 
     Raises ValueError for what is no URL of PostgreSQL or Redis. Its message has nothing of the URL in it.
     """
-    found = PROPER.fullmatch(url)
-    if found is not None:
-        quoted = quote(unquote(found["password"] or ""), safe="")
-    else:
-        found = AS_TYPED.fullmatch(url)
-        if found is None:
-            raise ValueError("it is not of the form SCHEME://USER:PASSWORD@HOST:PORT/NAME")
-        quoted = quote(found["password"], safe="")
-    if password is not None:
-        quoted = quote(password, safe="")
+    found = PROPER.fullmatch(url) or AS_TYPED.fullmatch(url)
+    if found is None:
+        raise ValueError("it is not of the form SCHEME://USER:PASSWORD@HOST:PORT/NAME")
+    if password is None:
+        password = unquote(found["password"] or "")
     scheme = re.sub(r"^postgres(?=$|\+)", "postgresql", found["scheme"])
     user = quote(unquote(found["user"] or ""), safe="")
-    secret = f":{quoted}" if quoted else ""
+    secret = f":{quote(password, safe='')}" if password else ""
     query = _checked(scheme, found["query"])
     return (
         f"{scheme}://{user}{secret}{'@' if user or secret else ''}{found['hosts']}{found['path'] or ''}"

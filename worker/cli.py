@@ -67,26 +67,13 @@ def _suggested_processes(settings: Settings, model: "Model") -> int:
 def flower() -> None:
     """Watch workers and chunks in the browser.
 
-    Starts Flower on 127.0.0.1, behind a password: whoever reaches it can run tasks.
+    Starts Flower on 127.0.0.1, behind a password: whoever reaches it can control the workers.
     """
-    import secrets
-
     from ecgbatch.worker.app import connected_app
+    from ecgbatch.worker.flower import run_flower
 
     settings = load()
-    app = connected_app(settings)
-    password = settings.flower_password or secrets.token_urlsafe(12)
-    print(f"Flower: http://127.0.0.1:{settings.flower_port} user ecgbatch, password {password}", flush=True)
-    app.start(
-        [
-            "flower",
-            "--address=127.0.0.1",
-            f"--port={settings.flower_port}",
-            f"--basic-auth=ecgbatch:{password}",
-            "--tasks-columns=args,state,result,received,started,runtime,worker,uuid",
-            "--max-tasks=100000",
-        ]
-    )
+    run_flower(connected_app(settings), settings)
 
 
 @command(example="ecgbatch reconcile")

