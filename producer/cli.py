@@ -27,7 +27,7 @@ a_job = click.argument("job", type=int, help="The job's id.")
 
 
 def archive_options(function: F) -> F:
-    """How an archive's records are found, by which model they are scored, and when."""
+    """How an archive's records are found (fields of `Archive`), by which model they are scored, and when."""
     options = (
         click.option("--manifest", type=PATH, metavar="FILE.csv", help="The records: columns path, age, sex."),
         click.option(
@@ -51,6 +51,7 @@ def archive_options(function: F) -> F:
             show_default=True,
             help="High goes ahead of all normal jobs.",
         ),
+        click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )
     for option in reversed(options):
         function = option(function)
@@ -73,30 +74,29 @@ def _columns(text: str | None) -> dict[str, str]:
     help="Its folder; without it 64 synthetic records are made and scored.",
 )
 @archive_options
-def run(
-    archive: Path | None,
-    manifest: Path | None,
-    columns: dict[str, str],
-    rate: Literal["lr", "hr"],
-    model: str | None,
-    priority: Literal["normal", "high"],
-) -> int:
+def run(archive: Path | None, model: str | None, priority: Literal["normal", "high"], dry_run: bool, **how: Any) -> int:
     """Score an archive on this machine, everything included.
 
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
     from ecgbatch.db import chunks
+    from ecgbatch.producer.dry_run import show as dry_run_of
     from ecgbatch.producer.run import embedded_redis, follow, workers
     from ecgbatch.records.archives.finding import Archive
 
     given = _settings(model)
+    if dry_run:
+        if archive is None:
+            raise click.UsageError("--dry-run needs an ARCHIVE")
+        dry_run_of(Archive(_existing(archive), follow_links=given.follow_links, **how))
+        return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
     with _archive_or_synthetic(archive) as root, embedded_redis(given) as settings:
         database, network = _prepare(settings)
         if given.redis_url is None:
             database.write(chunks.give_back_queued)
-        found = Archive(root, manifest, rate, columns, settings.follow_links)
+        found = Archive(root, follow_links=settings.follow_links, **how)
         try:
             with workers(settings, database) as started:  # which get ready while the archive is listed
                 job_id = _enqueue(settings, database, network, found, priority)
@@ -117,24 +117,20 @@ def run(
 @command(example="ecgbatch enqueue /data/ptb-xl --priority high")
 @click.argument("archive", type=PATH, help="Its folder, as workers see it too.")
 @archive_options
-def enqueue(
-    archive: Path,
-    manifest: Path | None,
-    columns: dict[str, str],
-    rate: Literal["lr", "hr"],
-    model: str | None,
-    priority: Literal["normal", "high"],
-) -> None:
+def enqueue(archive: Path, model: str | None, priority: Literal["normal", "high"], dry_run: bool, **how: Any) -> None:
     """Make a job of an archive and print its id.
 
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
     """
+    from ecgbatch.producer.dry_run import show as dry_run_of
     from ecgbatch.records.archives.finding import Archive
 
     settings = _settings(model)
-    root = _existing(archive)
+    found = Archive(_existing(archive), follow_links=settings.follow_links, **how)
+    if dry_run:
+        dry_run_of(found)
+        return
     database, network = _prepare(settings)
-    found = Archive(root, manifest, rate, columns, settings.follow_links)
     print(_enqueue(settings, database, network, found, priority))
 
 

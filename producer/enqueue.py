@@ -12,6 +12,7 @@ from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.weights.model import Model
+from ecgbatch.records.paths import write_down
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import Settings
 from ecgbatch.worker.queue import fill_queues
@@ -23,7 +24,7 @@ SMALLEST_CHUNK = 8
 
 def open_job(connection: Connection, root: Path, model: Model, priority: Priority) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
-    archive_id = jobs.register_archive(connection, root.name, str(root))
+    archive_id = jobs.register_archive(connection, write_down(root.name), write_down(str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
     return jobs.open_job(connection, archive_id, model_id, priority)
 

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ecgbatch.records.archives.exams import exam_records
 from ecgbatch.records.archives.listing import listed_records
 from ecgbatch.records.archives.search import PassedOver, Search
 from ecgbatch.records.archives.tables import ROLES, columns_of, table_records
@@ -67,6 +68,8 @@ class Archive:
             records = walk(search)
         elif source.columns is None:
             records = listed_records(search)
+        elif source.columns.get("path") == "exam_id":
+            records = exam_records(search, source.file, source.columns)
         else:
             records = table_records(search, source.file, source.columns)
         return _some_there(search, records, source)

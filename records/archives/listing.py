@@ -31,8 +31,9 @@ def listed_records(search: Search) -> Iterator[Record]:
         path = stack[-1].prefix + name
         # A folder that is not there becomes a record that cannot be read: seen, and in nobody's way.
         if not name.endswith("/") or not is_below(path) or not os.path.isdir(search.root / path):
-            if on_disk := as_on_disk(search, path.rstrip("/")):
-                yield _record(search, on_disk)
+            on_disk, member = as_on_disk(search, path.rstrip("/"))
+            if on_disk:
+                yield _record(search, on_disk, member)
         elif not search.may_enter(path):
             search.passed_over.add(LINK_OUT, path)
         elif (folder := identity(search.root / path)) not in seen:
@@ -51,24 +52,25 @@ class _Listing:
         self.names = (name.removeprefix("./") for name in lines(root / prefix / "RECORDS") if name.strip())
 
 
-def _record(search: Search, path: str) -> Record:
+def _record(search: Search, path: str, member: str | None) -> Record:
     age, sex = from_comments(search.header(path)[1]) if is_below(path) else (None, None)
-    return Record(write_down(path), age, sex)
+    return Record(write_down(path, member), age, sex)
 
 
-def as_on_disk(search: Search, listed: str) -> str:
-    r"""A listed path as it is on disk: as it stands if there is such a file.
+def as_on_disk(search: Search, listed: str) -> tuple[str, str | None]:
+    r"""A listed path as it is on disk, and the record's ID of `FILE::ID`: as it stands if there is such a file.
 
     Else without what lists add: blanks around it, `./`, `.hea`, and `\` for `/`.
     """
     tidy = listed.strip()
-    if "\\" in tidy or tidy != listed:
+    if "\\" in tidy or "::" in tidy or tidy != listed:
         if is_below(listed) and search.file_of(listed):
-            return listed
+            return listed, None
         tidy = tidy.replace("\\", "/")
     while tidy.startswith("./"):
         tidy = tidy[2:]
-    return tidy.removesuffix(".hea")
+    file, separator, member = tidy.partition("::")
+    return (file, member) if separator else (tidy.removesuffix(".hea"), None)
 
 
 def is_below(path: str) -> bool:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 from ecgbatch.records.archives.demographics import NUMBERS, SEXES, age_in_years
 from ecgbatch.records.archives.lines import lines
@@ -28,78 +29,96 @@ _BY_NAME |= {"male": _BY_NAME["is_male"], "female": _BY_NAME["is_female"], "sex"
 _DEFAULTS = {"sex": ("sex", "is_male", "is_female", "gender")}
 """Columns that are looked for where none is named; for the other roles it is the role's own name."""
 
-Row = tuple[int, list[str]]
+
+class Row(NamedTuple):
+    """A line of a table: its number, its cells, and the age and sex that it tells."""
+
+    line: int
+    cells: list[str]
+    age: float | None
+    sex: int | None
 
 
-def table_records(search: Search, table: Path, columns: Mapping[str, str]) -> Iterator[Record]:
-    """The records of a CSV table, line by line; `columns` names the columns of path, age and sex.
+class Table:
+    """A CSV file that is being read; `columns` names its columns for roles, where they have other names.
 
-    Opens the table at once, to find its faults early. Raises EcgbatchError for a column that is not there, a line
-    without a path, and for a column of sex that can be understood in more than one way.
+    Raises EcgbatchError for a role's column that is named and not there, and for a column of sex that can be
+    understood in more than one way.
     """
-    rows = _rows(table)
-    header = next(rows, (0, []))[1]
-    path, age, sex = (_index(table, header, role, columns) for role in ROLES)
-    first = list(islice(rows, _LOOKED_AT))
-    sex_of = _sex_reader(table, header[sex] if sex is not None else "", sex)
-    for row in first:
-        sex_of(row)
-    return (
-        Record(_path(search, table, row, path), age_in_years(_cell(row, age)), sex_of(row))
-        for row in chain(first, rows)
-    )
+
+    def __init__(self, file: Path, columns: Mapping[str, str]) -> None:
+        self.file = file
+        self._columns = columns
+        self._lines = _lines(file)
+        self.header = next(self._lines, (0, []))[1]
+        self._names = [name.strip().casefold() for name in self.header]
+
+    def index(self, role: str, needed: bool = False) -> int | None:
+        """Where a role's column is; its name may be written in any case. None where there is none, if not `needed`."""
+        wanted = (self._columns[role],) if role in self._columns else _DEFAULTS.get(role, (role,))
+        for name in wanted:
+            if name.strip().casefold() in self._names:
+                return self._names.index(name.strip().casefold())
+        if not needed and role not in self._columns:
+            return None
+        known = ", ".join(name.strip() for name in self.header[:20]) or "none"
+        raise EcgbatchError(
+            f"{self.file} has no column {wanted[0]!r}: it has {known}; name one with --columns {role}=NAME"
+        )
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, of which the first 10,000 are looked at before one is given."""
+        age, sex = self.index("age"), self.index("sex")
+        sex_of = _sex_reader(self.file, self.header[sex] if sex is not None else "")
+        first = list(islice(self._lines, _LOOKED_AT))
+        for line, cells in first:
+            sex_of(line, cell(cells, sex))
+        for line, cells in chain(first, self._lines):
+            yield Row(line, cells, age_in_years(cell(cells, age)), sex_of(line, cell(cells, sex)))
 
 
-def _rows(table: Path) -> Iterator[Row]:
+def table_records(search: Search, file: Path, columns: Mapping[str, str]) -> Iterator[Record]:
+    """The records that a CSV table names. Raises EcgbatchError as Table, and for a line without a path."""
+    table = Table(file, columns)
+    index = table.index("path", needed=True)
+    for row in table.rows():
+        path, member = as_on_disk(search, cell(row.cells, index))
+        if not path:
+            raise EcgbatchError(f"{file} has no path on line {row.line}: give each line one or remove the line")
+        yield Record(write_down(path, member), row.age, row.sex)
+
+
+def columns_of(file: Path) -> list[str]:
+    """The names in a table's first line, in lower case."""
+    return [name.strip().casefold() for name in Table(file, {}).header]
+
+
+def cell(cells: list[str], index: int | None) -> str:
+    """A row's cell, empty where the column or the cell is not there."""
+    return cells[index] if index is not None and index < len(cells) else ""
+
+
+def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells; blank lines are left out."""
-    reader = csv.reader(f"{line}\n" for line in lines(table))
+    reader = csv.reader(f"{line}\n" for line in lines(file))
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
-        raise EcgbatchError(f"cannot read {table} after line {reader.line_num}: {error}") from error
+        raise EcgbatchError(f"cannot read {file} after line {reader.line_num}: {error}") from error
 
 
-def columns_of(table: Path) -> list[str]:
-    """The names in a table's first line, in lower case."""
-    return [name.strip().casefold() for name in next(_rows(table), (0, []))[1]]
-
-
-def _index(table: Path, header: list[str], role: str, columns: Mapping[str, str]) -> int | None:
-    """Where a role's column is; its name may be written in any case."""
-    names = [name.strip().casefold() for name in header]
-    wanted = (columns[role],) if role in columns else _DEFAULTS.get(role, (role,))
-    for name in wanted:
-        if name.strip().casefold() in names:
-            return names.index(name.strip().casefold())
-    if role != "path" and role not in columns:
-        return None
-    known = ", ".join(name.strip() for name in header[:20]) or "none"
-    raise EcgbatchError(f"{table} has no column {wanted[0]!r}: it has {known}; name one with --columns {role}=NAME")
-
-
-def _cell(row: Row, index: int | None) -> str:
-    cells = row[1]
-    return cells[index] if index is not None and index < len(cells) else ""
-
-
-def _path(search: Search, table: Path, row: Row, index: int | None) -> str:
-    if path := as_on_disk(search, _cell(row, index)):
-        return write_down(path)
-    raise EcgbatchError(f"{table} has no path on line {row[0]}: give each line one or remove the line")
-
-
-def _sex_reader(table: Path, column: str, index: int | None) -> Callable[[Row], int | None]:
-    """What tells a row's sex. It raises EcgbatchError where numbers stand that may mean either."""
+def _sex_reader(file: Path, column: str) -> Callable[[int, str], int | None]:
+    """What understands a column's cells. It raises EcgbatchError where numbers stand that may mean either."""
     known = _BY_NAME.get(column.strip().casefold(), SEXES)
 
-    def sex_of(row: Row) -> int | None:
-        word = _cell(row, index).strip().lower()
+    def sex_of(line: int, text: str) -> int | None:
+        word = text.strip().lower()
         if word in known or not word.replace(".", "").isdecimal():
             return known.get(word)
         raise EcgbatchError(
-            f"{table}, line {row[0]}: it cannot be told what {word} means in the column {column.strip()!r}; "
+            f"{file}, line {line}: it cannot be told what {word} means in the column {column.strip()!r}; "
             "write M and F, or name the column sex (0 male, 1 female), is_male or is_female"
         )
 

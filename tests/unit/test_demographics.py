@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgbatch.records.archives.demographics import from_comments
+from ecgbatch.records.archives.search import PassedOver
 from ecgbatch.records.formats.wfdb_header import split
 from ecgbatch.settings import EcgbatchError
 
@@ -127,6 +128,19 @@ def test_tables_that_archives_bring(tmp_path: Path) -> None:
     assert people(tmp_path) == [("101", 50, 1)]
     (tmp_path / "exams.csv").write_text("exam_id,age,is_male,trace_file\n102,60,False,exams_part1.hdf5\n")
     assert people(tmp_path) == [("102", 60, 1)]
+
+
+def test_exams_are_rows_of_hdf5_files(tmp_path: Path) -> None:
+    (tmp_path / "exams_part1.hdf5").touch()
+    exams = tmp_path / "exams.csv"
+    exams.write_text("exam_id,age,is_male,trace_file\n7,60,False,exams_part1.hdf5\n8,61,True,exams_part2.hdf5\n")
+    passed_over = PassedOver()
+    found = list(find_records(tmp_path, passed_over=passed_over))
+    assert [(record.path, record.age, record.sex) for record in found] == [("exams_part1.hdf5::7", 60, 1)]
+    assert list(passed_over) == [("exams whose file exams_part2.hdf5 is not there", 1, "8")]
+    exams.write_text("exam_id,age,is_male\n7,60,False\n8,61,True\n")
+    (tmp_path / "exams.hdf5").touch()
+    assert people(tmp_path) == [("exams.hdf5::0", 60, 1), ("exams.hdf5::1", 61, 0)]
 
 
 @settings(max_examples=100, deadline=None)

@@ -119,6 +119,14 @@ def test_a_listing_may_hold_names_as_they_are_on_disk(tmp_path: Path) -> None:
     assert paths(tmp_path) == [" blank ", "back\\slash", "sub/windows", "x.hea", "tidy"]
 
 
+def test_a_list_may_name_records_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "many.npy").touch()
+    write_header(tmp_path, "odd::name")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path\nmany.npy::3\nodd::name\n")
+    assert paths(tmp_path, manifest) == ["many.npy::3", "odd%3A:name"]
+
+
 def test_wrong_use_is_one_line(tmp_path: Path) -> None:
     assert "there is no archive" in message(tmp_path / "none")
     (tmp_path / "file").touch()
