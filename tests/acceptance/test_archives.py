@@ -39,18 +39,16 @@ def test_any_name_is_found_stored_scored_and_shown(services: Command, odd_archiv
     rows = services.rows("SELECT path, norm FROM results")
     assert sorted(os.fsencode(on_disk(row["path"])[0]) for row in rows) == sorted(NAMES)
     assert len({row["norm"] for row in rows}) == 1
-    failed = services.rows("SELECT path, reason FROM failures JOIN recordings ON id = recording_id ORDER BY path")
-    assert [(row["path"][:9], row["reason"]) for row in failed] == [
-        *((path, "unsafe_path") for path in ("away", "data_away", "d" * 9)),
-    ] or sorted(row["reason"] for row in failed) == ["unsafe_path"] * 3
+    failed = services.rows("SELECT path, reason FROM failures JOIN recordings ON id = recording_id")
+    assert {(row["path"][:9], row["reason"]) for row in failed} == {
+        (path, "unsafe_path") for path in ("away", "data_away", "d" * 9)
+    }
     services.environment["PYTHONIOENCODING"] = "ascii"
     table = services("query", "--sql", "SELECT archive, path FROM results").stdout
     assert len(table.splitlines()) == len(NAMES) + 1
     assert table.isascii()
     assert "\x1b" not in table
     assert r"two\nlines" in table
-    services.environment["ECGBATCH_FOLLOW_LINKS"] = "true"
-    services("retry", "1", "--reason", "unsafe_path")
 
 
 def test_a_dry_run_says_what_is_there_and_touches_nothing(command: Command, odd_archive: Path, tmp_path: Path) -> None:
