@@ -67,7 +67,7 @@ def _free_port() -> int:
 def workers(settings: Settings, database: Database) -> Iterator["Workers"]:
     """Worker processes under these settings; in the end they finish the chunks that they have, and leave."""
     with tempfile.NamedTemporaryFile("w+", prefix="ecgbatch-worker-", suffix=".log") as logfile:
-        command = [sys.executable, "-m", "ecgbatch", "worker"]
+        command = [sys.executable, "-P", "-m", "ecgbatch", "worker"]
         started = Workers(
             subprocess.Popen(
                 command,

@@ -1,6 +1,11 @@
 """The Celery app: how work travels through Redis. SQL is the truth; Redis only carries messages."""
 
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -14,9 +19,16 @@ QUEUE_PREFIX = "ecgbatch."
 QUEUES = {priority: QUEUE_PREFIX + priority for priority in (Priority.HIGH, Priority.NORMAL)}
 
 
+class Loader(AppLoader):
+    """Celery's own puts the folder that the user stands in before all others, with its numpy.py or redis.py."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> ModuleType:
+        return import_module(module, package)
+
+
 def make_app(settings: Settings) -> Celery:
     """The Celery app of these settings; it connects when it is first used."""
-    app = Celery("ecgbatch", broker=settings.redis_url, include=["ecgbatch.worker.tasks"])
+    app = Celery("ecgbatch", broker=settings.redis_url, include=["ecgbatch.worker.tasks"], loader=Loader)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

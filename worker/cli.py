@@ -27,6 +27,7 @@ def worker(processes: int | None, device: str | None) -> int:
     for name, value in {"processes": processes, "device": device}.items():
         if value is not None:
             os.environ[variable(name)] = str(value)  # the processes load their settings themselves
+    os.environ["PYTHONSAFEPATH"] = "1"  # the processes import nothing from the folder that the user stands in
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process is one line of work; set before numpy comes
     import socket
 

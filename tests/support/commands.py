@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+LINE = (sys.executable, "-m", "ecgbatch")
 
 
 class Command:
     """Runs `ecgbatch` as a user does, in a folder and an environment of its own."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, line: Sequence[str] = LINE, **environment: str) -> None:
         self.folder = folder
+        self.line = line
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ECGBATCH_")}
         self.environment = kept | {"ECGBATCH_MODEL_DIR": str(folder / "models"), "PYTHONUNBUFFERED": "1"} | environment
 
@@ -46,9 +49,8 @@ class Command:
         found: list[dict[str, Any]] = json.loads(self("query", "--json", "--sql", sql).stdout)
         return found
 
-    @staticmethod
-    def _line(arguments: tuple[str | Path, ...]) -> list[str]:
-        return [sys.executable, "-m", "ecgbatch", *map(str, arguments)]
+    def _line(self, arguments: tuple[str | Path, ...]) -> list[str]:
+        return [*self.line, *map(str, arguments)]
 
 
 @contextmanager
