@@ -19,7 +19,7 @@ QUEUE_PREFIX = "ecgbatch."
 QUEUES = {priority: QUEUE_PREFIX + priority for priority in (Priority.HIGH, Priority.NORMAL)}
 
 
-class Loader(AppLoader):
+class Loader(AppLoader):  # type: ignore[misc]
     """Celery's own puts the folder that the user stands in before all others, with its numpy.py or redis.py."""
 
     def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> ModuleType:

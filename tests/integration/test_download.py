@@ -308,7 +308,7 @@ def test_a_disk_that_is_full(command: Command, site: Site) -> None:
         "-c",
         'ulimit -f 1024; exec "$@"',
         "bash",
-        *Command._line(tuple(line(f"{site.url}/a.ckpt", "0" * 64))),
+        *command._line(tuple(line(f"{site.url}/a.ckpt", "0" * 64))),
     ]
     done = subprocess.run(shell, cwd=command.folder, env=command.environment, capture_output=True, text=True)
     assert done.returncode == 1
