@@ -1,7 +1,7 @@
 """From what a file holds to what the model takes: the steps that all formats share."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,6 +20,7 @@ from ecgbatch.records.recording import (
     Reason,
     RecordError,
     Recording,
+    Window,
 )
 from ecgbatch.records.resampling import resample
 
@@ -119,6 +120,29 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
     signal = np.ascontiguousarray(signal)
     age, sex, device = decoded.age, decoded.sex, decoded.device
     return Recording(signal, sha256, tuple(sorted(flags)), age, sex, decoded.format, device)
+
+
+def finish_windows(decoded: Decoded, sha256: str, min_seconds: float) -> list[Window]:
+    """All of a record in pieces of ten seconds, each made as `finish` makes the first; the last may be shorter.
+
+    Pieces that cannot be scored are left out. Raises what `finish` does, if none can be.
+    """
+    rate = rational_rate(decoded.rate)
+    most = math.ceil(SECONDS * rate)
+    signal = decoded.millivolts[:, list(find_leads(decoded.leads).values())]
+    start, _ = _recorded(signal, most, math.ceil(ZERO_SECONDS * rate))
+    flags = decoded.flags | ({Flag.CROPPED} if decoded.is_cut else set())
+    windows: list[Window] = []
+    refused: RecordError | None = None
+    for at in range(start, len(signal), most):
+        piece = replace(decoded, millivolts=decoded.millivolts[at : at + most], length=None, flags=flags)
+        try:
+            windows.append(Window(at / float(rate), finish(piece, sha256, min_seconds)))
+        except RecordError as error:
+            refused = refused or error
+    if refused and not windows:
+        raise refused
+    return windows
 
 
 def _recorded(signal: NDArray[np.float64], most: int, filling: int) -> tuple[int, int]:

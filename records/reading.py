@@ -2,17 +2,22 @@
 
 import errno
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ecgbatch.records import formats
 from ecgbatch.records.files import Files, check_path
-from ecgbatch.records.finishing import finish
+from ecgbatch.records.finishing import finish, finish_windows
 from ecgbatch.records.formats import wfdb_compiled
 from ecgbatch.records.paths import on_disk
-from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Reason, RecordError, Recording
+from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Reason, RecordError, Recording, Window
 
 SECONDS_OF_ZEROS = 10
 """How far the signal is looked for in a record that begins with zeros."""
+
+MOST_SECONDS = 3600
+"""How much of a record is read in windows."""
 
 # Named one by one: celery's soft time limit derives from Exception and must pass.
 _FOREIGN_ERRORS = (
@@ -37,9 +42,8 @@ def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_li
     `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with `follow_links`. Raises
     RecordError, and nothing else but what a caller may use to interrupt.
     """
-    try:
-        path, member = on_disk(record)
-        check_path(path)
+    with _own_errors():
+        path, member = _locate(record)
         if member is None and (found := wfdb_compiled.read(root, path, min_seconds, follow_links)):
             return found
         files = Files(root, follow_links)
@@ -48,6 +52,34 @@ def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_li
             files = Files(root, follow_links)
             decoded = formats.decode(files, path, member, SECONDS + SECONDS_OF_ZEROS)
         return finish(decoded, files.sha256, min_seconds)
+
+
+def read_windows(
+    root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False
+) -> list[Window]:
+    """As `read`, but all of the record in windows of ten seconds, up to its first hour; the last may be shorter.
+
+    Of very large files it may be less than an hour: as much as 16 MB of each WFDB signal file hold. What is left out is
+    flagged `cropped`. A window that cannot be scored is missing; if none can be, the first one's RecordError is raised.
+    """
+    with _own_errors():
+        path, member = _locate(record)
+        files = Files(root, follow_links)
+        decoded = formats.decode(files, path, member, MOST_SECONDS)
+        return finish_windows(decoded, files.sha256, min_seconds)
+
+
+def _locate(record: str) -> tuple[str, str | None]:
+    path, member = on_disk(record)
+    check_path(path)
+    return path, member
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Whatever a file makes a library raise, as a RecordError."""
+    try:
+        yield
     except MemoryError as error:
         raise RecordError(Reason.OUT_OF_MEMORY, "not enough memory to read the record") from error
     except _FOREIGN_ERRORS as error:

@@ -105,7 +105,8 @@ class Record:
 class Recording:
     """A record as the model wants it.
 
-    signal: (T, 12) float64, millivolts at 100 Hz, leads in the order of `LEADS`; T is 1000 for ten seconds or more.
+    signal: (T, 12) float64, millivolts at 100 Hz, leads in the order of `LEADS`; T is 1000 for ten seconds or more, and
+        less for a record that is shorter: nothing is filled up.
     sha256: hexadecimal digest of the record's files one after the other; for WFDB `cat RECORD.hea SIGNAL_FILE...`,
         signal files in header order; for a record of several segments `cat RECORD.hea SEGMENT.hea SIGNAL_FILE...`,
         segments as far as they were read.
@@ -121,3 +122,11 @@ class Recording:
     sex: int | None = None
     format: str = "wfdb"
     device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One piece of a longer record: where it begins, in seconds from the record's start, and what it is."""
+
+    start: float
+    recording: Recording

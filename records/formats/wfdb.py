@@ -16,7 +16,7 @@ from ecgbatch.records.formats import wfdb_signals as signals
 from ecgbatch.records.formats.wfdb_header import Header, Segment, Signal
 from ecgbatch.records.formats.wfdb_signals import SignalFile
 from ecgbatch.records.leads import find_leads
-from ecgbatch.records.recording import Flag, Reason, RecordError
+from ecgbatch.records.recording import SECONDS, Flag, Reason, RecordError
 
 KEPT_BYTES = 16 << 20
 """Of each signal file at most."""
@@ -40,9 +40,12 @@ class _Samples(NamedTuple):
 def decode(files: Files, record: str, seconds: float) -> Decoded:
     """The first `seconds` seconds of the record at this path (without suffix), or all if it is shorter."""
     header = _load_header(files, record)
-    wanted = math.ceil(seconds * rational_rate(header.rate))
-    read = _read_segments if header.segments else _read_signals
-    samples = read(files, record, header, wanted)
+    rate = rational_rate(header.rate)
+    wanted = math.ceil(seconds * rate)
+    if header.segments:
+        samples = _read_segments(files, record, header, wanted)
+    else:
+        samples = _read_signals(files, record, header, wanted, math.ceil(SECONDS * rate))
     flags = frozenset[Flag]() if samples.checksums_agree else frozenset({Flag.CHECKSUM_MISMATCH})
     return Decoded(samples.millivolts, header.rate, samples.leads, "wfdb", samples.length, flags)
 
@@ -85,11 +88,14 @@ def _read_segment(files: Files, record: str, header: Header, segment: Segment, w
     own = _load_header(files, path)
     if own.segments or own.rate not in (None, header.rate) or own.length not in (None, segment.length):
         raise RecordError(Reason.UNREADABLE_HEADER, f"the header of segment {segment.name} does not fit its record")
-    return _read_signals(files, path, own, wanted)
+    return _read_signals(files, path, own, wanted, wanted)
 
 
-def _read_signals(files: Files, record: str, header: Header, wanted: int) -> _Samples:
-    """The first `wanted` samples of the leads, or all if there are fewer, of a record of one segment."""
+def _read_signals(files: Files, record: str, header: Header, wanted: int, least: int) -> _Samples:
+    """The first `wanted` samples of the leads, or all if there are fewer, of a record of one segment.
+
+    Of large files it may be less than `wanted`, but no less than `least`.
+    """
     leads = find_leads([signal.lead for signal in header.signals])
     names = {index: lead for lead, index in leads.items()}
     by_file: dict[str, list[int]] = {}
@@ -102,10 +108,10 @@ def _read_signals(files: Files, record: str, header: Header, wanted: int) -> _Sa
         lengths.append(_length(file, header))
         own = {at: names[index] for at, index in enumerate(indices) if index in names}
         if own:
-            found, sound = _decode(file, own, lengths[-1], min(wanted, lengths[-1]))
+            found, sound = _decode(file, own, lengths[-1], min(wanted, lengths[-1]), least)
             columns.update(found)
             agree = agree and sound
-    count = min(wanted, *lengths)
+    count = min(map(len, columns.values()))
     millivolts = np.stack([columns[lead][:count] for lead in leads], axis=1)
     return _Samples(millivolts, tuple(leads), min(lengths), agree)
 
@@ -128,13 +134,16 @@ def _length(file: SignalFile, header: Header) -> int:
 
 
 def _decode(
-    file: SignalFile, own: dict[int, str], length: int, count: int
+    file: SignalFile, own: dict[int, str], length: int, count: int, least: int
 ) -> tuple[dict[str, NDArray[np.float64]], bool]:
     """(count,) mV of the leads that the file has at these places, and whether their checksums agree.
 
+    Of a large file there may be less, but no less than `least`.
     Checksums can be told where the whole of each signal is at hand, one sample per frame.
     """
-    needed = min(length, count + max(signal.skew for signal in file.signals))
+    skew = max(signal.skew for signal in file.signals)
+    count = min(count, max(least, file.most_frames - skew))
+    needed = min(length, count + skew)
     whole = length * file.frame <= MOST_SAMPLES_SUMMED and not file.is_cut
     frames = signals.unpack(file, length if whole else needed)
     if len(frames) < needed:

@@ -51,11 +51,20 @@ class SignalFile(NamedTuple):
         """Samples of a frame."""
         return sum(signal.per_frame for signal in self.signals)
 
+    @property
+    def most_frames(self) -> int:
+        """How many samples of each signal can be taken of what was kept of the file."""
+        fitting = MOST_SAMPLES // self.frame
+        return fitting if self.is_compressed else min(fitting, self._frames_in(len(self.data)))
+
     def frames(self) -> int:
         """How many samples of each signal the file holds."""
         if self.is_compressed:
             return _flac_frames(self)
-        return int(8 * max(0, self.size - self.offset) / (self.frame * _FORMATS[self.format].bits))
+        return self._frames_in(self.size)
+
+    def _frames_in(self, size: int) -> int:
+        return int(8 * max(0, size - self.offset) / (self.frame * _FORMATS[self.format].bits))
 
 
 def check(file: SignalFile) -> None:
@@ -90,8 +99,7 @@ def unpack(file: SignalFile, frames: int) -> Samples:
     if file.is_compressed:
         return _decompress(file, frames)
     form = _FORMATS[file.format]
-    have = int(8 * max(0, len(file.data) - file.offset) / (file.frame * form.bits))
-    count = min(frames, have) * file.frame
+    count = min(frames, file.most_frames) * file.frame
     content = np.frombuffer(file.data, np.uint8, offset=min(file.offset, len(file.data)))
     return form.unpack(content, count).reshape(-1, file.frame)
 
