@@ -1,0 +1,211 @@
+"""The same samples as wfdb, in every format."""
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import scipy.io
+import wfdb
+from hypothesis import given
+from hypothesis import strategies as st
+from wfdb_files import (
+    FEW,
+    by_wfdb,
+    reason,
+    replace,
+    samples,
+    write,
+)
+
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.reading import read
+from ecgbatch.records.recording import Reason
+from ecgbatch.records.resampling import resample
+
+
+@FEW
+@given(
+    seed=st.integers(0, 2**32),
+    gain=st.floats(1e-3, 1e6),
+    baselines=st.lists(st.integers(-30000, 30000), min_size=12, max_size=12),
+)
+def test_signal_is_bit_identical_to_wfdb(seed: int, gain: float, baselines: list[int]) -> None:
+    with TemporaryDirectory() as folder:
+        wfdb.wrsamp(
+            "r",
+            fs=100,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            d_signal=samples(seed),
+            fmt=["16"] * 12,
+            adc_gain=[gain] * 12,
+            baseline=baselines,
+            write_dir=folder,
+        )
+        recording = read(Path(folder), "r")
+        content = (Path(folder) / "r.hea").read_bytes() + (Path(folder) / "r.dat").read_bytes()
+        assert recording.signal.tobytes() == wfdb.rdrecord(f"{folder}/r").p_signal.tobytes()
+        assert recording.sha256 == hashlib.sha256(content).hexdigest()
+        assert recording.flags == ()
+
+
+@pytest.mark.parametrize(("form", "bits"), [("16", 16), ("24", 24), ("32", 24), ("80", 8), ("212", 12), ("516", 16)])
+def test_every_format_is_read_as_wfdb_reads_it(tmp_path: Path, form: str, bits: int) -> None:
+    order = [3, 11, 0, 1, 2, 4, 10, 5, 6, 7, 8, 9]
+    wfdb.wrsamp(
+        "r",
+        fs=100,
+        units=["mV"] * 12,
+        sig_name=[LEADS[i] for i in order],
+        d_signal=samples(bits=bits, count=1300),
+        fmt=[form] * 12,
+        adc_gain=[200.0] * 12,
+        baseline=[7] * 12,
+        write_dir=str(tmp_path),
+    )
+    recording = read(tmp_path, "r")
+    assert np.array_equal(recording.signal, by_wfdb(tmp_path / "r"))
+    assert recording.flags == ("cropped",)
+    files = ["r.hea", *dict.fromkeys(wfdb.rdheader(str(tmp_path / "r")).file_name)]
+    content = b"".join((tmp_path / file).read_bytes() for file in files)
+    assert recording.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("form", ["8", "61", "160", "310", "311"])
+def test_formats_that_wfdb_reads_but_does_not_write(tmp_path: Path, form: str) -> None:
+    write(tmp_path, samples())
+    replace(tmp_path / "r.hea", "r.dat 16 ", f"r.dat {form} ")
+    content = np.random.default_rng(0).integers(1, 4, 24000, dtype=np.uint8)
+    (tmp_path / "r.dat").write_bytes(content.tobytes())
+    recording = read(tmp_path, "r")
+    assert np.array_equal(recording.signal, by_wfdb(tmp_path / "r"))
+    assert "checksum_mismatch" in recording.flags
+
+
+@pytest.mark.parametrize(("form", "per_frame"), [("16x2", 13), ("16:2", 12)])
+def test_several_samples_per_frame_and_skew(tmp_path: Path, form: str, per_frame: int) -> None:
+    write(tmp_path, samples(count=1100))
+    (tmp_path / "r.dat").write_bytes(samples(count=1100, leads=per_frame).astype("<i2").tobytes())
+    lines = (tmp_path / "r.hea").read_text().splitlines()
+    lines[4] = lines[4].replace(" 16 ", f" {form} ", 1)
+    (tmp_path / "r.hea").write_text("\n".join(lines))
+    assert np.array_equal(read(tmp_path, "r").signal, by_wfdb(tmp_path / "r"))
+
+
+def test_signals_in_two_files(tmp_path: Path) -> None:
+    limbs, chest = samples(1, leads=6), samples(2, leads=6)
+    write(tmp_path, np.concatenate([limbs, chest], axis=1))
+    lines = (tmp_path / "r.hea").read_text().splitlines()
+    lines[7:] = [line.replace("r.dat", "r.xyz") for line in lines[7:]]
+    lines[1], lines[12] = lines[12], lines[1]
+    (tmp_path / "r.hea").write_text("\n".join(lines))
+    (tmp_path / "r.dat").write_bytes(limbs[:, [1, 2, 3, 4, 5, 0]].astype("<i2").tobytes())
+    (tmp_path / "r.xyz").write_bytes(chest[:, [5, 0, 1, 2, 3, 4]].astype("<i2").tobytes())
+    recording = read(tmp_path, "r")
+    assert np.array_equal(recording.signal, np.concatenate([limbs, chest], axis=1) / 1000)
+    assert recording.flags == ()
+    content = b"".join((tmp_path / name).read_bytes() for name in ("r.hea", "r.xyz", "r.dat"))
+    assert recording.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("rate", [100, 500])
+def test_matlab_files_of_the_cinc_challenges(tmp_path: Path, rate: int) -> None:
+    digital = samples(count=12 * rate)
+    scipy.io.savemat(tmp_path / "JS1.mat", {"val": digital.T.astype(np.int16)}, format="4")
+    sums = digital.sum(axis=0) % 65536 - 32768
+    lines = [f"JS1 12 {rate} {len(digital)} 05-Feb-2020 11:39:16"]
+    lines += [f"JS1.mat 16x1+24 1000.0(0)/mV 16 0 0 {sums[i] + 32768} 0 {LEADS[i]}" for i in range(12)]
+    lines += ["#Age: 56", "#Sex: Female", "#Dx: 426783006"]
+    (tmp_path / "JS1.hea").write_text("\r\n".join(lines))
+    recording = read(tmp_path, "JS1")
+    expected = digital[: 10 * rate] / 1000
+    assert np.array_equal(by_wfdb(tmp_path / "JS1"), expected)
+    if rate == 100:
+        assert np.array_equal(recording.signal, expected)
+        assert recording.flags == ("cropped",)
+    else:
+        assert np.array_equal(recording.signal, resample(expected, Fraction(rate)))
+        assert recording.flags == ("cropped", "resampled")
+
+
+def test_records_of_several_segments(tmp_path: Path) -> None:
+    digital = samples(count=1500)
+    write(tmp_path, digital[:300], name="s1")
+    write(tmp_path, digital[300:1100], name="s2")
+    write(tmp_path, digital[1100:], name="s3")
+    (tmp_path / "r.hea").write_text("r/3 12 100 1500\ns1 300\ns2 800\ns3 400\n")
+    recording = read(tmp_path, "r")
+    assert np.array_equal(recording.signal, by_wfdb(tmp_path / "r"))
+    assert recording.flags == ("cropped",)
+    content = b"".join((tmp_path / n).read_bytes() for n in ("r.hea", "s1.hea", "s1.dat", "s2.hea", "s2.dat"))
+    assert recording.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_gap_between_segments(tmp_path: Path) -> None:
+    write(tmp_path, samples(count=600), name="s1")
+    (tmp_path / "layout.hea").write_text("layout 12 100 0\n" + "".join(f"~ 0 200/mV 16 0 0 0 0 {n}\n" for n in LEADS))
+    (tmp_path / "r.hea").write_text("r/4 12 100 1300\nlayout 0\ns1 600\n~ 100\ns1 600\n")
+    assert reason(tmp_path) == Reason.NOT_FINITE
+    (tmp_path / "r.hea").write_text("r/3 12 100 1200\nlayout 0\ns1 600\ns1 600\n")
+    assert read(tmp_path, "r").flags == ("cropped",)
+
+
+def test_segments_that_do_not_fit_their_record(tmp_path: Path) -> None:
+    write(tmp_path, samples(count=1200), name="s1")
+    for header in ("r/1 12 100 1000\ns1 1000\n", "r/1 12 200 2400\ns1 1200\n", "r/1 12 100 1200\nr 1200\n"):
+        (tmp_path / "r.hea").write_text(header)
+        assert reason(tmp_path) == Reason.UNREADABLE_HEADER
+
+
+def test_real_records(ptbxl_fold9: Path) -> None:
+    records = (ptbxl_fold9 / "RECORDS").read_text().split()
+    for record in records[::20]:
+        recording = read(ptbxl_fold9, record)
+        assert recording.signal.tobytes() == wfdb.rdrecord(str(ptbxl_fold9 / record)).p_signal.tobytes()
+        assert set(recording.flags) <= {"flat_lead"}
+
+
+def test_a_counter_frequency_and_a_date_are_no_matter(tmp_path: Path) -> None:
+    write(tmp_path, samples(), rate="100/360(12.5)", length="1000 11:39:16 05/02/2020")
+    assert read(tmp_path, "r").flags == ()
+
+
+@pytest.mark.parametrize(
+    ("units", "factor"), [("mV", 1), ("uV", 1000), ("\N{MICRO SIGN}V", 1000), ("\u03bcV", 1000), ("V", 0.001)]
+)
+def test_units_become_millivolts(tmp_path: Path, units: str, factor: float) -> None:
+    digital = samples()
+    write(tmp_path, digital, scale=f"4(0)/{units}")
+    assert np.array_equal(read(tmp_path, "r").signal, digital / 4 / factor)
+
+
+def test_other_units_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, samples(), scale="1000(0)/mmHg")
+    assert reason(tmp_path) == Reason.UNSUPPORTED_UNITS
+
+
+def test_defaults_of_the_format(tmp_path: Path) -> None:
+    digital = samples()
+    write(tmp_path, digital, scale="0", length="0")
+    replace(tmp_path / "r.hea", " 16 0 0 ", " 16 12 0 ")
+    assert np.array_equal(read(tmp_path, "r").signal, (digital - 12) / 200)
+
+
+def test_a_long_record_is_digested_whole(tmp_path: Path) -> None:
+    digital = np.tile(samples(), (800, 1))
+    write(tmp_path, digital)
+    content = (tmp_path / "r.hea").read_bytes() + (tmp_path / "r.dat").read_bytes()
+    assert len(content) > 16 << 20
+    recording = read(tmp_path, "r")
+    assert recording.sha256 == hashlib.sha256(content).hexdigest()
+    assert np.array_equal(recording.signal, digital[:1000] / 1000)
+
+
+def test_headers_that_leave_something_open(tmp_path: Path) -> None:
+    write(tmp_path, samples())
+    header = (tmp_path / "r.hea").read_text()
+    (tmp_path / "r.hea").write_text(header.replace("100 1000", "100 1000 " + 2000 * "1"))
+    assert reason(tmp_path) == Reason.UNREADABLE_HEADER
