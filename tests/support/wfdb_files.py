@@ -73,7 +73,8 @@ def by_wfdb(path: Path) -> NDArray[np.float64]:
     """The first ten seconds in the order of LEADS."""
     record = wfdb.rdrecord(str(path), sampto=int(10 * wfdb.rdheader(str(path)).fs))
     found = [name.upper() for name in record.sig_name]
-    return record.p_signal[:, [found.index(lead.upper()) for lead in LEADS]]
+    signal: NDArray[np.float64] = record.p_signal[:, [found.index(lead.upper()) for lead in LEADS]]
+    return signal
 
 
 def is_plain(record: Path) -> bool:
