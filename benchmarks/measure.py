@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ecgbatch.db import jobs
+from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
-from ecgbatch.db.jobs import Progress
+from ecgbatch.db.reports import Progress
 from ecgbatch.printing import print_rows
 from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.synthetic import write_archive
@@ -97,10 +97,13 @@ class Workplace:
 
     def start(self, *arguments: str | Path, **variables: str) -> "subprocess.Popen[str]":
         """Starts the command."""
+        return self._start(["-m", "ecgbatch", *arguments], variables)
+
+    def _start(self, arguments: Sequence[str | Path], variables: Mapping[str, str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-m", "ecgbatch", *map(str, arguments)],
+            [sys.executable, *map(str, arguments)],
             cwd=self.folder,
-            env=self.environment | variables,
+            env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,14 +126,14 @@ class Workplace:
         """The only job; its rate is from its first claim to its end."""
         database = Database(self.database_url)
         with database.read() as connection:
-            [progress] = jobs.progress(connection)
+            [progress] = reports.progress(connection)
         database.engine.dispose()
         return progress
 
     @contextmanager
-    def worker(self, *arguments: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
-        """Running workers, which are told to end in the end; what they log is thrown away."""
-        process = self.start("worker", *arguments, **variables)
+    def worker(self, script: Path, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+        """The running workers of a script, which are told to end in the end; what they log is thrown away."""
+        process = self._start([script], variables)
         assert process.stdout is not None
         threading.Thread(target=process.stdout.read, daemon=True).start()
         try:

@@ -1,6 +1,6 @@
 """Queue and database alone: records per second through real workers, Redis and SQL, with a model that takes no time.
 
-What stands for the model and for reading is in the folder no_model; all else is what a user runs, with its defaults.
+What stands for the model and for reading is in no_model.py; all else is what a user runs, with its defaults.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from measure import database, in_turn, median, redis_server, show, workplace
 
-NO_MODEL = Path(__file__).parent / "no_model"
+NO_MODEL = Path(__file__).parent / "no_model.py"
 
 
 class Passage(NamedTuple):
@@ -25,7 +25,7 @@ def passage(kind: str, records: int, processes: int) -> Passage:
         manifest = place.manifest([f"records/{number:08d}" for number in range(records)])
         place.run("db", "upgrade")
         seconds = place.run("enqueue", place.folder, "--manifest", manifest)
-        with place.worker("--processes", str(processes), PYTHONPATH=str(NO_MODEL)) as worker:
+        with place.worker(NO_MODEL, ECGBATCH_PROCESSES=str(processes)) as worker:
             job = place.wait_for_job(worker)
     if job.scored != records or job.records_per_second is None:
         raise SystemExit(f"not every record was scored: {job}")

@@ -1,20 +1,20 @@
-"""Chunks on their way through Redis and the workers: queued, claimed, stored, found again when lost."""
+"""A chunk while a worker has it: claimed, its outcomes stored under a lease, given up or ended."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.functions import After, NeedNotLast, Now
-from ecgbatch.db.jobs import OPEN, finish_if_complete, insert_new, recount
+from ecgbatch.db.bulk import fill_in, insert_new
+from ecgbatch.db.functions import CommitWithoutDisk, Now, SecondsFromNow
+from ecgbatch.db.jobs import OPEN, finish_if_complete, note_activity, recount
+from ecgbatch.db.outcomes import Failure, Prediction
 from ecgbatch.db.schema import (
     ChunkState,
-    JobState,
-    Priority,
+    Windows,
     archives,
     chunks,
     failures,
@@ -23,57 +23,54 @@ from ecgbatch.db.schema import (
     models,
     predictions,
     recordings,
+    windows,
 )
+from ecgbatch.records.recording import Record
 
-IN_TRANSIT = timedelta(seconds=20)
-"""A chunk that left the queue and is not claimed after this long counts as lost on the way."""
+Outcome: TypeAlias = Prediction | Failure
 
-RECONCILE_LOCK = 0x0ECC
-"""The PostgreSQL lock under which lost work is given back."""
-
-
-class Record(NamedTuple):
-    """A recording in a message: `path` relative to the archive's root, age in years, sex 0 or 1."""
-
-    id: int
-    path: str
-    age: float | None
-    sex: int | None
+ACTIVITY_SECONDS = 1.0
+"""How often a job's activity is written down; more often costs its row a queue of workers."""
 
 
 @dataclass(frozen=True)
-class WaitingChunk:
-    """What a worker must know to score a chunk; `chunks` is how many the job has."""
+class JobPlan:
+    """What the chunks of a job have in common: the archive's folder, the model's fingerprint, the windows."""
 
     job_id: int
-    number: int
-    chunks: int
-    model: str
     root: str
-    records: list[Record]
+    model_id: int
+    model: str
+    windows: Windows
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to a chunk: `attempt` counts from 1, `ended` are the recordings with an end."""
+    """A worker's right to a chunk: `attempt` counts from 1, `records` are those that have no outcome yet."""
 
     job_id: int
     number: int
     model_id: int
     worker: str
     attempt: int
-    ended: frozenset[int]
+    records: tuple[Record, ...]
+
+
+class LeaseLost(Exception):
+    """Another worker has the chunk now, or its job was cancelled: nothing more is to be written."""
 
 
 # The statements that each chunk costs, built once: to build one takes longer than to run it.
 
 _THIS = (chunks.c.job_id == sa.bindparam("this_job")) & (chunks.c.number == sa.bindparam("this_number"))
-_OPEN_JOB = sa.exists().where(jobs.c.id == sa.bindparam("this_job"), jobs.c.state.in_(OPEN))
-_RENEWED = After(sa.bindparam("lease", type_=sa.Float))
+_THIS_JOB = jobs.c.id == sa.bindparam("this_job")
+_OPEN_JOB = sa.exists().where(_THIS_JOB, jobs.c.state.in_(OPEN))
+_RENEWED = SecondsFromNow(sa.bindparam("lease", type_=sa.Float))
 _MINE = (chunks.c.state == ChunkState.RUNNING) & (chunks.c.worker == sa.bindparam("by"))
+_RECENTLY_ACTIVE = sa.exists().where(_THIS_JOB, jobs.c.active_at > SecondsFromNow(-ACTIVITY_SECONDS))
 
 
-def _take() -> sa.UpdateBase:
+def _claim_statement() -> sa.UpdateBase:
     """Takes a chunk that is free, if its job is open.
 
     Its commit need not reach the disk. Should the server crash and undo the claim, then all that was stored under it is
@@ -84,27 +81,26 @@ def _take() -> sa.UpdateBase:
     waiting = chunks.c.state.in_((ChunkState.PENDING, ChunkState.QUEUED))
     mine_again = chunks.c.worker == sa.bindparam("by")
     free = waiting | ((chunks.c.state == ChunkState.RUNNING) & (expired | mine_again))
-    take = chunks.update().where(_THIS, free, _OPEN_JOB)
-    take = take.values(
+    claim = chunks.update().where(_THIS, free, _OPEN_JOB)
+    claim = claim.values(
         state=ChunkState.RUNNING,
         attempts=chunks.c.attempts + 1,
         lease_until=_RENEWED,
         worker=sa.bindparam("by"),
         task_id=sa.bindparam("task"),
     )
-    this_job = jobs.c.id == sa.bindparam("this_job")
-    return take.returning(
+    with_outcome = chunks.c.scored + chunks.c.reused + chunks.c.failed
+    return claim.returning(
         chunks.c.attempts,
         chunks.c.size,
-        (chunks.c.scored + chunks.c.reused + chunks.c.failed).label("ended"),
-        sa.select(jobs.c.model_id).where(this_job).scalar_subquery().label("model_id"),
-        sa.exists().where(this_job, jobs.c.started_at.is_not(None)).label("started"),
-        NeedNotLast(),
+        with_outcome.label("with_outcome"),
+        _RECENTLY_ACTIVE.label("recently_active"),
+        CommitWithoutDisk(),
     )
 
 
-def _store() -> sa.UpdateBase:
-    """Counts new ends, renews the lease or ends the chunk; does nothing once it is lost or the job cancelled.
+def _store_statement() -> sa.UpdateBase:
+    """Counts new outcomes, renews the lease or ends the chunk; does nothing once it is lost or the job cancelled.
 
     Tells whether the model has any failures that could be superseded and the job any chunks that are still pending.
     """
@@ -121,104 +117,63 @@ def _store() -> sa.UpdateBase:
     other = chunks.alias("other")
     pending = sa.exists().where(other.c.job_id == sa.bindparam("this_job"), other.c.state == ChunkState.PENDING)
     failed_before = sa.exists().where(failures.c.job_id == jobs.c.id, jobs.c.model_id == sa.bindparam("of_model"))
-    return store.returning(chunks.c.state, pending.label("pending"), failed_before.label("failures"))
+    return store.returning(
+        chunks.c.state,
+        pending.label("pending"),
+        failed_before.label("failures"),
+        _RECENTLY_ACTIVE.label("recently_active"),
+    )
 
 
-_TAKE = _take()
-_STORE = _store()
+def _records_statement() -> sa.Select[Any]:
+    """The records of a chunk, in the order of their paths' first enqueueing."""
+    columns = [recordings.c[name] for name in ("path", "age", "sex", "id")]
+    records = sa.select(*columns).join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
+    this_chunk = (job_items.c.job_id == sa.bindparam("this_job")) & (job_items.c.chunk == sa.bindparam("this_number"))
+    return records.where(this_chunk).order_by(recordings.c.id)
+
+
+_CLAIM = _claim_statement()
+_STORE = _store_statement()
+_RECORDS = _records_statement()
 _RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=_RENEWED)
 
 
-class LeaseLost(Exception):
-    """Another worker has the chunk now, or its job was cancelled: nothing more is to be written."""
-
-
-def take_pending(connection: Connection, priority: Priority, room: int) -> list[WaitingChunk]:
-    """Marks up to `room` pending chunks as queued, shared evenly among the jobs, and returns them."""
-    choice = _fair_choice(connection, priority, room)
-    numbers: dict[int, list[int]] = {}
-    for job_id, number in choice:
-        numbers.setdefault(job_id, []).append(number)
-    taken: set[tuple[int, int]] = set()
-    for job_id, of_job in numbers.items():
-        pending = (chunks.c.job_id == job_id) & chunks.c.number.in_(of_job) & (chunks.c.state == ChunkState.PENDING)
-        queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=Now())
-        queued = connection.execute(queue.returning(chunks.c.number)).scalars()
-        taken |= {(job_id, number) for number in queued}
-    return _load(connection, [key for key in choice if key in taken])
-
-
-def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[tuple[int, int]]:
-    """The next chunks (job, number): always of the job that has the fewest queued or running."""
-    open_jobs = sa.select(jobs.c.id).where(jobs.c.state.in_(OPEN), jobs.c.priority == priority)
-    waiting: dict[int, list[int]] = {}
-    for job_id in connection.execute(open_jobs.order_by(jobs.c.id)).scalars():
-        pending = sa.select(chunks.c.number).where(chunks.c.job_id == job_id, chunks.c.state == ChunkState.PENDING)
-        numbers = connection.execute(pending.order_by(chunks.c.number).limit(room)).scalars()
-        waiting[job_id] = list(numbers)[::-1]
-    under_way = sa.select(chunks.c.job_id, sa.func.count()).where(
-        chunks.c.state.in_((ChunkState.QUEUED, ChunkState.RUNNING)), chunks.c.job_id.in_(list(waiting))
-    )
-    load: Counter[int] = Counter(dict(connection.execute(under_way.group_by(chunks.c.job_id)).all()))
-    choice: list[tuple[int, int]] = []
-    while len(choice) < room and any(waiting.values()):
-        job_id = min((job for job, numbers in waiting.items() if numbers), key=lambda job: load[job])
-        load[job_id] += 1
-        choice.append((job_id, waiting[job_id].pop()))
-    return choice
-
-
-def _load(connection: Connection, keys: Sequence[tuple[int, int]]) -> list[WaitingChunk]:
-    """The chunks (job, number) with their records, in the order of their paths' first enqueueing."""
-    numbers: dict[int, list[int]] = {}
-    for job_id, number in keys:
-        numbers.setdefault(job_id, []).append(number)
-    found: dict[tuple[int, int], WaitingChunk] = {}
-    for job_id, of_job in numbers.items():
-        count = sa.select(sa.func.count()).where(chunks.c.job_id == job_id).scalar_subquery()
-        about = sa.select(models.c.fingerprint, archives.c.root, count).select_from(jobs).where(jobs.c.id == job_id)
-        about = about.join(models, models.c.id == jobs.c.model_id).join(archives, archives.c.id == jobs.c.archive_id)
-        fingerprint, root, total = connection.execute(about).one()
-        for number in of_job:
-            found[job_id, number] = WaitingChunk(job_id, number, total, fingerprint, root, [])
-        items = sa.select(job_items.c.chunk, *(recordings.c[name] for name in ("id", "path", "age", "sex")))
-        items = items.join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
-        items = items.where(job_items.c.job_id == job_id, job_items.c.chunk.in_(of_job)).order_by(recordings.c.id)
-        for number, *record in connection.execute(items).all():
-            found[job_id, number].records.append(Record._make(record))
-    return [found[key] for key in keys]
+def plan_of(connection: Connection, job_id: int) -> JobPlan | None:
+    """What a worker must know to work on a job; None if there is no such job."""
+    columns = (jobs.c.id, archives.c.root, jobs.c.model_id, models.c.fingerprint, jobs.c.windows)
+    plan = sa.select(*columns).join_from(jobs, models).join(archives, archives.c.id == jobs.c.archive_id)
+    found = connection.execute(plan.where(jobs.c.id == job_id)).one_or_none()
+    return found and JobPlan(*found[:4], Windows(found.windows))
 
 
 def claim(
-    connection: Connection,
-    job_id: int,
-    number: int,
-    worker: str,
-    task_id: str,
-    lease: timedelta,
+    connection: Connection, plan: JobPlan, number: int, worker: str, task_id: str, lease: timedelta
 ) -> Claim | None:
     """Takes the chunk for `worker`, counting the attempt; None when it is done, cancelled or another's."""
-    what = dict(this_job=job_id, this_number=number, by=worker, task=task_id, lease=lease.total_seconds())
-    taken = connection.execute(_TAKE, what).one_or_none()
+    which = dict(this_job=plan.job_id, this_number=number)
+    whose = dict(by=worker, task=task_id, lease=lease.total_seconds())
+    taken = connection.execute(_CLAIM, which | whose).one_or_none()
     if taken is None:
         return None
-    if not taken.started:
-        start = jobs.update().where(jobs.c.id == job_id, jobs.c.started_at.is_(None))
-        connection.execute(start.values(started_at=Now()))
-    ended: frozenset[int] = frozenset()
-    if taken.attempts > 1 or taken.ended:
-        ended = _ended(connection, job_id, number, taken.model_id)
-        if len(ended) == taken.size and _end_if_complete(connection, job_id, number, taken.model_id):
+    if not taken.recently_active:
+        note_activity(connection, plan.job_id)
+    records = tuple(Record(*row) for row in connection.execute(_RECORDS, which))
+    if taken.attempts > 1 or taken.with_outcome:
+        have_one = _with_outcome(connection, plan, number)
+        records = tuple(record for record in records if record.id not in have_one)
+        if not records and _end_if_complete(connection, plan.job_id, number, plan.model_id):
             return None
-    return Claim(job_id, number, taken.model_id, worker, taken.attempts, ended)
+    return Claim(plan.job_id, number, plan.model_id, worker, taken.attempts, records)
 
 
-def _ended(connection: Connection, job_id: int, number: int, model_id: int) -> frozenset[int]:
-    items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == job_id, job_items.c.chunk == number)
+def _with_outcome(connection: Connection, plan: JobPlan, number: int) -> frozenset[int]:
+    """The recordings of a chunk that have a prediction or a failure."""
+    items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == plan.job_id, job_items.c.chunk == number)
     scored = items.join(predictions, predictions.c.recording_id == job_items.c.recording_id)
     failed = items.join(failures, failures.c.recording_id == job_items.c.recording_id)
-    ended = sa.union(scored.where(predictions.c.model_id == model_id), failed.where(failures.c.job_id == job_id))
-    return frozenset(connection.execute(ended).scalars())
+    of_model, of_job = predictions.c.model_id == plan.model_id, failures.c.job_id == plan.job_id
+    return frozenset(connection.execute(sa.union(scored.where(of_model), failed.where(of_job))).scalars())
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
@@ -231,27 +186,22 @@ def _by(claim: Claim) -> dict[str, Any]:
     return dict(this_job=claim.job_id, this_number=claim.number, by=claim.worker)
 
 
-def store(
-    connection: Connection,
-    claim: Claim,
-    scored: Sequence[dict[str, Any]],
-    failed: Sequence[dict[str, Any]],
-    lease: timedelta,
-) -> None:
-    """Writes the ends of a batch's records with the renewed lease, and the chunk's end if they are the last.
+def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lease: timedelta) -> None:
+    """Writes outcomes with the renewed lease, and the chunk's end if they are its last.
 
-    Rows of `scored` are those of `predictions` without job, model, worker and time, rows of `failed` those
-    of `failures` without job and time. Raises LeaseLost, with nothing written.
+    Raises LeaseLost, with nothing written.
     """
-    job_id, model_id = claim.job_id, claim.model_id
-    whose = dict(job_id=job_id, model_id=model_id, worker=claim.worker)
-    new_scored = insert_new(connection, predictions, scored, at="scored_at", **whose)
-    unscored = _unscored(connection, claim, failed)
-    new_failed = insert_new(connection, failures, unscored, at="failed_at", job_id=job_id)
-    new = dict(new_scored=new_scored, new_failed=new_failed, of_model=model_id, lease=lease.total_seconds())
-    stored = connection.execute(_STORE, _by(claim) | new).one_or_none()
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    new_scored = _insert_predictions(connection, claim, scored)
+    unscored = [failure.row() for failure in _unscored(connection, claim, failed)]
+    new_failed = insert_new(connection, failures, unscored, at="failed_at", job_id=claim.job_id)
+    counts = dict(new_scored=new_scored, new_failed=new_failed, of_model=claim.model_id, lease=lease.total_seconds())
+    stored = connection.execute(_STORE, _by(claim) | counts).one_or_none()
     if stored is None:
         raise LeaseLost
+    if not stored.recently_active:
+        note_activity(connection, claim.job_id)
     if new_scored < len(scored) or new_failed < len(failed):  # another job has scored some meanwhile
         _end_if_complete(connection, claim.job_id, claim.number, claim.model_id)
     elif stored.state == ChunkState.DONE:
@@ -261,18 +211,28 @@ def store(
             finish_if_complete(connection, claim.job_id)
 
 
-def _unscored(connection: Connection, claim: Claim, failed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[Prediction]) -> int:
+    """Writes predictions, their windows and what the files told of the recordings; returns how many were new."""
+    whose = dict(job_id=claim.job_id, model_id=claim.model_id, worker=claim.worker)
+    new = insert_new(connection, predictions, [prediction.row() for prediction in scored], at="scored_at", **whose)
+    window_rows = [row for prediction in scored for row in prediction.window_rows()]
+    insert_new(connection, windows, window_rows, model_id=claim.model_id)
+    fill_in(connection, recordings, [prediction.recording_row() for prediction in scored])
+    return new
+
+
+def _unscored(connection: Connection, claim: Claim, failed: Sequence[Failure]) -> Sequence[Failure]:
     """Those failures whose records no other job of the model has scored meanwhile."""
     if not failed:
-        return []
+        return failed
     scored = sa.select(predictions.c.recording_id).where(predictions.c.model_id == claim.model_id)
-    scored = scored.where(predictions.c.recording_id.in_([row["recording_id"] for row in failed]))
+    scored = scored.where(predictions.c.recording_id.in_([failure.recording_id for failure in failed]))
     known = set(connection.execute(scored).scalars())
-    return [row for row in failed if row["recording_id"] not in known]
+    return [failure for failure in failed if failure.recording_id not in known]
 
 
 def _end_if_complete(connection: Connection, job_id: int, number: int, model_id: int) -> bool:
-    """Ends a chunk whose records all have an end, and its job with the last of its chunks."""
+    """Ends a chunk whose records all have an outcome, and its job with the last of its chunks."""
     if not recount(connection, job_id, [number]):
         return False
     _supersede_failures(connection, job_id, number, model_id)
@@ -296,59 +256,8 @@ def _supersede_failures(connection: Connection, job_id: int, number: int, model_
         recount(connection, failed_in, [chunk])
 
 
-def any_running(connection: Connection) -> bool:
-    """Whether any worker has a chunk."""
-    running = sa.exists().where(chunks.c.state == ChunkState.RUNNING)
-    return bool(connection.execute(sa.select(running)).scalar_one())
-
-
-def release(connection: Connection, job_id: int, number: int, task_id: str) -> None:
-    """Gives back a chunk that a task holds, for another attempt."""
+def give_up(connection: Connection, job_id: int, number: int, task_id: str) -> None:
+    """Makes a chunk that a task has pending again, for another attempt."""
     held = (chunks.c.job_id == job_id) & (chunks.c.number == number) & (chunks.c.task_id == task_id)
     running = chunks.update().where(held, chunks.c.state == ChunkState.RUNNING)
     connection.execute(running.values(state=ChunkState.PENDING, lease_until=None))
-
-
-def give_back_queued(connection: Connection) -> None:
-    """Makes pending again all that is queued: for a Redis that has only just started, and is empty."""
-    connection.execute(chunks.update().where(chunks.c.state == ChunkState.QUEUED).values(state=ChunkState.PENDING))
-
-
-def give_back_lost(connection: Connection, waiting: dict[Priority, int]) -> int:
-    """Makes pending again what was lost on the way and ends what is complete; returns how many chunks.
-
-    `waiting` are the messages in Redis by priority. One process at a time does it.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(RECONCILE_LOCK)))
-    lost = _expire_leases(connection)
-    lost += sum(_requeue_lost(connection, priority, messages) for priority, messages in waiting.items())
-    for job_id in connection.execute(sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING)).scalars().all():
-        finish_if_complete(connection, job_id)
-    return lost
-
-
-def _expire_leases(connection: Connection) -> int:
-    """Gives back the chunks whose workers have been silent too long."""
-    expired = chunks.update().where(chunks.c.state == ChunkState.RUNNING, chunks.c.lease_until < Now())
-    return connection.execute(expired.values(state=ChunkState.PENDING, lease_until=None)).rowcount
-
-
-def _requeue_lost(connection: Connection, priority: Priority, waiting: int) -> int:
-    """Gives back the chunks that are queued in SQL but no longer among the `waiting` messages in Redis.
-
-    The queue is first in, first out, so the oldest are those that are gone.
-    """
-    queued = chunks.join(jobs, jobs.c.id == chunks.c.job_id)
-    here = (chunks.c.state == ChunkState.QUEUED) & (jobs.c.priority == priority)
-    total = connection.execute(sa.select(sa.func.count()).select_from(queued).where(here)).scalar_one()
-    if total <= waiting:
-        return 0
-    overdue = chunks.c.queued_at < After(-IN_TRANSIT.total_seconds())
-    oldest = sa.select(chunks.c.job_id, chunks.c.number, overdue).select_from(queued).where(here)
-    oldest = oldest.order_by(chunks.c.queued_at).limit(total - waiting)
-    lost = [(job_id, number) for job_id, number, is_overdue in connection.execute(oldest) if is_overdue]
-    back = chunks.update().where(
-        sa.tuple_(chunks.c.job_id, chunks.c.number).in_(lost), chunks.c.state == ChunkState.QUEUED
-    )
-    return connection.execute(back.values(state=ChunkState.PENDING)).rowcount

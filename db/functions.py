@@ -28,8 +28,8 @@ def _now_postgresql(element: Now, compiler: SQLCompiler, **_: Any) -> str:
     return "clock_timestamp()"
 
 
-class After(FunctionElement[datetime]):
-    """The present time and some seconds more, or less if they are negative."""
+class SecondsFromNow(FunctionElement[datetime]):
+    """The present time plus so many seconds, which may be negative."""
 
     type = UtcTime()
     inherit_cache = True
@@ -38,19 +38,19 @@ class After(FunctionElement[datetime]):
         super().__init__(sa.literal(seconds, sa.Float) if isinstance(seconds, (int, float)) else seconds)
 
 
-@compiles(After, "sqlite")
-def _after_sqlite(element: After, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(SecondsFromNow, "sqlite")
+def _seconds_from_now_sqlite(element: SecondsFromNow, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
 
 
-@compiles(After, "postgresql")
-def _after_postgresql(element: After, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(SecondsFromNow, "postgresql")
+def _seconds_from_now_postgresql(element: SecondsFromNow, compiler: SQLCompiler, **options: Any) -> str:
     return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
 
 
-class OneOf(FunctionElement[Any]):
-    """Whether a text is one of many: all in one parameter, since one for each takes longer than the query.
+class TextIn(FunctionElement[Any]):
+    """Whether a text is one of many, which go as one parameter: one parameter for each takes longer than the query.
 
     Both databases look each up in an index, where there is one: PostgreSQL since it is an array and no rows, SQLite
     since the type is not Boolean, which SQLAlchemy would compare with 1.
@@ -62,30 +62,49 @@ class OneOf(FunctionElement[Any]):
         super().__init__(text, sa.literal(texts, sa.JSON))
 
 
-@compiles(OneOf, "sqlite")
-def _one_of_sqlite(element: OneOf, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(TextIn, "sqlite")
+def _text_in_sqlite(element: TextIn, compiler: SQLCompiler, **options: Any) -> str:
     text, texts = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{text} IN (SELECT value FROM json_each({texts}))"
 
 
-@compiles(OneOf, "postgresql")
-def _one_of_postgresql(element: OneOf, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(TextIn, "postgresql")
+def _text_in_postgresql(element: TextIn, compiler: SQLCompiler, **options: Any) -> str:
     text, texts = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{text} = ANY (ARRAY(SELECT json_array_elements_text({texts})))"
 
 
-class NeedNotLast(FunctionElement[str]):
-    """Ends the transaction before it is on PostgreSQL's disk: a crash of the server, and nothing else, can undo it."""
+class CommitWithoutDisk(FunctionElement[str]):
+    """Lets PostgreSQL commit this transaction before it is on disk: only a crash of the server can undo it."""
 
     type = sa.Text()
     inherit_cache = True
 
 
-@compiles(NeedNotLast, "sqlite")
-def _need_not_last_sqlite(element: NeedNotLast, compiler: SQLCompiler, **_: Any) -> str:
+@compiles(CommitWithoutDisk, "sqlite")
+def _commit_without_disk_sqlite(element: CommitWithoutDisk, compiler: SQLCompiler, **_: Any) -> str:
     return "NULL"  # synchronous = NORMAL has that meaning for every transaction
 
 
-@compiles(NeedNotLast, "postgresql")
-def _need_not_last_postgresql(element: NeedNotLast, compiler: SQLCompiler, **_: Any) -> str:
+@compiles(CommitWithoutDisk, "postgresql")
+def _commit_without_disk_postgresql(element: CommitWithoutDisk, compiler: SQLCompiler, **_: Any) -> str:
     return "set_config('synchronous_commit', 'off', true)"
+
+
+class SecondsBetween(FunctionElement[float]):
+    """The seconds from one time to a later one."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(SecondsBetween, "sqlite")
+def _seconds_between_sqlite(element: SecondsBetween, compiler: SQLCompiler, **options: Any) -> str:
+    earlier, later = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"((julianday({later}) - julianday({earlier})) * 86400)"
+
+
+@compiles(SecondsBetween, "postgresql")
+def _seconds_between_postgresql(element: SecondsBetween, compiler: SQLCompiler, **options: Any) -> str:
+    earlier, later = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"EXTRACT(EPOCH FROM {later} - {earlier})::float8"

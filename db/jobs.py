@@ -1,10 +1,6 @@
-"""Jobs: what is to be scored, by which model, and how far it is."""
+"""The life of a job: opened, filled with records, finished, cancelled, opened again."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +8,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.functions import Now, OneOf
+from ecgbatch.db.bulk import insert_new
+from ecgbatch.db.functions import Now, SecondsBetween, TextIn
 from ecgbatch.db.schema import (
     ChunkState,
     JobState,
@@ -26,60 +23,17 @@ from ecgbatch.db.schema import (
     predictions,
     recordings,
 )
+from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 
 OPEN = (JobState.ENQUEUEING, JobState.RUNNING)
 
+LONGEST_PAUSE = 10.0
+"""Seconds without a record scored or failed that still count as work on a job; longer ones do not."""
 
-@dataclass(frozen=True)
-class Progress:
-    """One row of the view job_progress: counts are records, `scored` includes the `reused`."""
-
-    job_id: int
-    state: str
-    total: int
-    scored: int
-    reused: int
-    failed: int
-    remaining: int
-    records_per_second: float | None
-
-    @property
-    def ended(self) -> bool:
-        return self.state in (JobState.FINISHED, JobState.CANCELLED)
-
-
-def insert_new(
-    connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]], at: str | None = None, **alike: Any
-) -> int:
-    """Inserts rows whose keys are not there yet and returns how many those were.
-
-    `alike` are the columns that all rows share, and the column `at` gets the present time. Values are numbers and
-    texts; there are two columns at least.
-    """
-    if not rows:
-        return 0
-    insert = _insert(connection.dialect, table.name, tuple(rows[0]), tuple(alike), at)
-    if connection.dialect.name == "postgresql":
-        return connection.exec_driver_sql(insert, {"rows": json.dumps(rows), **alike}).rowcount
-    values, same = itemgetter(*rows[0]), tuple(alike.values())
-    return connection.exec_driver_sql(insert, [values(row) + same for row in rows]).rowcount
-
-
-@cache
-def _insert(dialect: sa.Dialect, table: str, columns: Sequence[str], alike: Sequence[str], at: str | None) -> str:
-    """The statement as the driver takes it: what SQLAlchemy does for each row takes longer than the row.
-
-    PostgreSQL gets all rows at once, as JSON: that takes it half as long as a statement a row, and the client a fourth.
-    """
-    times = {at: str(Now().compile(dialect=dialect))} if at else {}
-    into = f"INSERT INTO {table} ({', '.join([*columns, *alike, *times])})"
-    if dialect.name == "postgresql":
-        values = ", ".join([*columns, *(f"%({name})s" for name in alike), *times.values()])
-        source = f"SELECT {values} FROM json_populate_recordset(NULL::{table}, %(rows)s)"
-    else:
-        source = f"VALUES ({', '.join(['?'] * len([*columns, *alike]) + list(times.values()))})"
-    return f"{into} {source} ON CONFLICT DO NOTHING"
+_SINCE_ACTIVE = SecondsBetween(jobs.c.active_at, Now())
+WORKED = jobs.c.worked_seconds + sa.case((_SINCE_ACTIVE < LONGEST_PAUSE, _SINCE_ACTIVE), else_=0.0)
+"""The seconds in which the job was worked on, up to now: what its rate is reckoned by."""
 
 
 def _add_if_new(connection: Connection, table: sa.Table, **values: Any) -> None:
@@ -118,7 +72,8 @@ def open_job(connection: Connection, archive_id: int, model_id: int, priority: P
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
         reopen = jobs.update().where(jobs.c.id == job_id)
-        connection.execute(reopen.values(state=JobState.ENQUEUEING, priority=priority, finished_at=None))
+        opened = dict(state=JobState.ENQUEUEING, priority=priority, finished_at=None, active_at=None)
+        connection.execute(reopen.values(opened))
         return job_id, True
     row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
     insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
@@ -128,14 +83,14 @@ def open_job(connection: Connection, archive_id: int, model_id: int, priority: P
 def add_records(
     connection: Connection,
     job_id: int,
-    records: Sequence[tuple[str, float | None, int | None]],
+    records: Sequence[Record],
     chunk_size: int,
 ) -> int:
-    """Adds records (path, age, sex) to a job that has them not yet, in chunks; returns how many were new."""
+    """Adds records to a job that has them not yet, in chunks; returns how many were new."""
     archive_id = connection.execute(sa.select(jobs.c.archive_id).where(jobs.c.id == job_id)).scalar_one()
-    rows = [dict(path=path, age=age, sex=sex) for path, age, sex in records]
+    rows = [dict(path=record.path, age=record.age, sex=record.sex) for record in records]
     insert_new(connection, recordings, rows, archive_id=archive_id)
-    new = _not_yet_in_job(connection, job_id, archive_id, [path for path, _, _ in records])
+    new = _not_yet_in_job(connection, job_id, archive_id, [record.path for record in records])
     if not new:
         return 0
     last = connection.execute(sa.select(sa.func.max(chunks.c.number)).where(chunks.c.job_id == job_id)).scalar()
@@ -156,7 +111,7 @@ def add_records(
 def _not_yet_in_job(connection: Connection, job_id: int, archive_id: int, paths: list[str]) -> list[int]:
     """The ids of the recordings at these paths that are no items of the job, in the order of the paths, each once."""
     query = sa.select(recordings.c.path, recordings.c.id)
-    query = query.where(recordings.c.archive_id == archive_id, OneOf(recordings.c.path, paths))
+    query = query.where(recordings.c.archive_id == archive_id, TextIn(recordings.c.path, paths))
     item = (job_items.c.job_id == job_id) & (job_items.c.recording_id == recordings.c.id)
     ids = dict(connection.execute(query.where(~sa.exists().where(item))).all())
     return [ids[path] for path in dict.fromkeys(paths) if path in ids]
@@ -198,13 +153,26 @@ def finish_if_complete(connection: Connection, job_id: int) -> None:
     connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update(key_share=True))
     unfinished = sa.exists().where(chunks.c.job_id == job_id, chunks.c.state != ChunkState.DONE)
     finish = jobs.update().where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, ~unfinished)
-    connection.execute(finish.values(state=JobState.FINISHED, finished_at=Now()))
+    finished = dict(state=JobState.FINISHED, finished_at=Now(), worked_seconds=WORKED, active_at=Now())
+    connection.execute(finish.values(finished))
+
+
+def note_activity(connection: Connection, job_id: int) -> None:
+    """Counts the time since the job was last worked on, unless that was a pause."""
+    connection.execute(_NOTE_ACTIVITY, {"this_job": job_id})
+
+
+_NOTE_ACTIVITY = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("this_job"))
+    .values(worked_seconds=WORKED, active_at=Now(), started_at=sa.func.coalesce(jobs.c.started_at, Now()))
+)
 
 
 def cancel(connection: Connection, job_id: int) -> None:
     """Stops a job: its waiting chunks go back, its running ones stop at their next batch."""
     stop = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_(OPEN))
-    stopped = connection.execute(stop.values(state=JobState.CANCELLED, finished_at=Now()))
+    stopped = connection.execute(stop.values(state=JobState.CANCELLED, finished_at=Now(), worked_seconds=WORKED))
     if stopped.rowcount == 0:
         raise EcgbatchError(f"job {job_id} is not running; `ecgbatch status` lists the jobs")
     waiting = chunks.update().where(chunks.c.job_id == job_id, chunks.c.state == ChunkState.QUEUED)
@@ -212,80 +180,24 @@ def cancel(connection: Connection, job_id: int) -> None:
 
 
 def retry(connection: Connection, job_id: int, reason: str | None) -> int:
-    """Opens a job again without its failures (all, or those of one reason); returns how many those were."""
-    mine = (
-        failures.c.job_id == job_id if reason is None else (failures.c.job_id == job_id) & (failures.c.reason == reason)
-    )
-    again = (
-        sa.select(job_items.c.chunk)
-        .distinct()
-        .join_from(
-            job_items,
-            failures,
-            (failures.c.job_id == job_items.c.job_id) & (failures.c.recording_id == job_items.c.recording_id),
-        )
-    )
-    numbers = connection.execute(again.where(mine)).scalars().all()
+    """Opens a job again without its failures (all, or those of one reason); returns how many those were.
+
+    A cancelled job goes on; a finished one without such failures stays as it is.
+    """
+    mine = failures.c.job_id == job_id
+    if reason is not None:
+        mine &= failures.c.reason == reason
+    same_item = (failures.c.job_id == job_items.c.job_id) & (failures.c.recording_id == job_items.c.recording_id)
+    of_failures = sa.select(job_items.c.chunk).distinct().join_from(job_items, failures, same_item).where(mine)
+    numbers = connection.execute(of_failures).scalars().all()
     removed = connection.execute(failures.delete().where(mine)).rowcount
+    cancelled = jobs.c.state == JobState.CANCELLED
+    reopened = jobs.c.state.in_((JobState.FINISHED, JobState.CANCELLED)) if removed else cancelled
+    reopen = jobs.update().where(jobs.c.id == job_id, reopened)
+    connection.execute(reopen.values(state=JobState.RUNNING, finished_at=None, active_at=None))
     again_or_left = chunks.c.number.in_(numbers) | (chunks.c.state == ChunkState.PENDING)
-    reopen = chunks.update().where(chunks.c.job_id == job_id, again_or_left)
-    connection.execute(reopen.values(state=ChunkState.PENDING, attempts=0))
+    again = chunks.update().where(chunks.c.job_id == job_id, again_or_left)
+    connection.execute(again.values(state=ChunkState.PENDING, attempts=0))
     recount(connection, job_id, numbers)
-    ended = jobs.update().where(jobs.c.id == job_id, jobs.c.state.in_((JobState.FINISHED, JobState.CANCELLED)))
-    connection.execute(ended.values(state=JobState.RUNNING, finished_at=None))
     finish_if_complete(connection, job_id)
     return removed
-
-
-def progress(connection: Connection, job_id: int | None = None) -> list[Progress]:
-    """How far jobs are: one, or all, the newest last; raises EcgbatchError when there is no such job."""
-    where = "" if job_id is None else "WHERE job_id = :job_id"
-    query = sa.text(f"SELECT * FROM job_progress {where} ORDER BY job_id")
-    rows = connection.execute(query, {} if job_id is None else {"job_id": job_id}).mappings()
-    found = [Progress(**row) for row in rows]
-    if job_id is not None and not found:
-        raise EcgbatchError(f"there is no job {job_id}; `ecgbatch status` lists the jobs")
-    return found
-
-
-def failures_of(connection: Connection, job_id: int) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
-    """The columns and rows of what failed in a job."""
-    columns = [failures.c[name] for name in ("stage", "reason", "detail", "attempts", "failed_at")]
-    query = sa.select(recordings.c.path, *columns).join_from(failures, recordings)
-    result = connection.execute(query.where(failures.c.job_id == job_id).order_by(recordings.c.path))
-    return list(result.keys()), iter(result)
-
-
-def model_fingerprint(connection: Connection, job_id: int) -> str:
-    """The fingerprint of the model that scores a job."""
-    query = sa.select(models.c.fingerprint).join_from(jobs, models).where(jobs.c.id == job_id)
-    return str(connection.execute(query).scalar_one())
-
-
-def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Path and probabilities, NORM, MI, STTC, CD, HYP, of each record that the job's model has scored, as they come."""
-    scored = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(
-        predictions,
-        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id),
-    )
-    columns = [predictions.c[name] for name in ("norm", "mi", "sttc", "cd", "hyp")]
-    records = scored.join(recordings, recordings.c.id == job_items.c.recording_id)
-    query = sa.select(recordings.c.path, *columns).select_from(records).where(job_items.c.job_id == job_id)
-    for path, *values in connection.execute(query.execution_options(yield_per=1000)):
-        yield path, tuple(values)
-
-
-def superclasses(connection: Connection, job_id: int) -> dict[str, int]:
-    """How many of a job's records have each superclass, at the thresholds of its model."""
-    job = sa.select(models.c.id, models.c.config).join_from(jobs, models).where(jobs.c.id == job_id)
-    model_id, config = connection.execute(job).one()
-    scored = job_items.join(
-        predictions,
-        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == model_id),
-    )
-    counts = [
-        sa.func.count().filter(predictions.c[name] >= threshold).label(name.upper())
-        for name, threshold in config["thresholds"].items()
-    ]
-    query = sa.select(*counts).select_from(scored).where(job_items.c.job_id == job_id)
-    return dict(connection.execute(query).mappings().one())

@@ -34,6 +34,21 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+class Windows(StrEnum):
+    """What a job scores of a record longer than ten seconds: the `first` ten, or `all` of it, window by window."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+class Rescore(StrEnum):
+    """Which records a job scores again that its model has scored before."""
+
+    NONE = "none"
+    CHANGED = "changed"
+    ALL = "all"
+
+
 class UtcTime(TypeDecorator[datetime]):
     """A time with its zone, always UTC; SQLite keeps it as text without the zone."""
 
@@ -53,6 +68,8 @@ class UtcTime(TypeDecorator[datetime]):
 metadata = sa.MetaData()
 BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
+database_identity = sa.Table("database_identity", metadata, sa.Column("id", sa.Text, primary_key=True))
+
 archives = sa.Table(
     "archives",
     metadata,
@@ -69,6 +86,8 @@ recordings = sa.Table(
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("age", sa.Float),
     sa.Column("sex", sa.SmallInteger),
+    sa.Column("format", sa.Text),
+    sa.Column("device", sa.Text),
     sa.UniqueConstraint("archive_id", "path"),
 )
 
@@ -95,6 +114,10 @@ jobs = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("started_at", UtcTime),
     sa.Column("finished_at", UtcTime),
+    sa.Column("windows", sa.Text, nullable=False, server_default=Windows.FIRST),
+    sa.Column("rescore", sa.Text, nullable=False, server_default=Rescore.NONE),
+    sa.Column("active_at", UtcTime),
+    sa.Column("worked_seconds", sa.Float, nullable=False, server_default="0"),
 )
 
 chunks = sa.Table(
@@ -140,6 +163,8 @@ predictions = sa.Table(
     sa.Column("flags", sa.Text, nullable=False),
     sa.Column("scored_at", UtcTime, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("amplitude", sa.Float),
+    sa.Column("limb_residual", sa.Float),
     sa.ForeignKeyConstraint(["job_id", "recording_id"], ["job_items.job_id", "job_items.recording_id"]),
     sqlite_with_rowid=False,
 )
@@ -155,4 +180,29 @@ failures = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("failed_at", UtcTime, nullable=False),
     sa.Index("failures_by_recording", "recording_id"),
+)
+
+windows = sa.Table(
+    "windows",
+    metadata,
+    sa.Column("recording_id", BigId, primary_key=True),
+    sa.Column("model_id", BigId, primary_key=True),
+    sa.Column("start_s", sa.Float, primary_key=True),
+    *(sa.Column(name, sa.Float, nullable=False) for name in ("norm", "mi", "sttc", "cd", "hyp")),
+    sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
+    sqlite_with_rowid=False,
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("expected_by", UtcTime),
+    sa.Column("processes", sa.Integer, nullable=False),
+    sa.Column("device", sa.Text, nullable=False),
+    sa.Column("kernel", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("problem", sa.Text),
 )

@@ -170,7 +170,7 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
     import numpy as np
 
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
     from ecgbatch.db.migrate import open_database
     from ecgbatch.models.evaluation import figures
     from ecgbatch.models.evaluation.labels import labelled_records
@@ -181,9 +181,9 @@ def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path
         raise EcgbatchError(f"{labels} has no record of fold {fold} with a superclass: choose another fold")
     paths = {record.path for record in labelled}
     with open_database(load().database_url).read() as connection:
-        [progress] = jobs.progress(connection, job)
-        scored_by = Registry(load().model_dir).by_fingerprint(jobs.model_fingerprint(connection, job))
-        found = {path: values for path, values in jobs.probabilities(connection, job) if path in paths}
+        [progress] = reports.progress(connection, job)
+        scored_by = Registry(load().model_dir).by_fingerprint(reports.model_fingerprint(connection, job))
+        found = {path: values for path, values in reports.probabilities(connection, job) if path in paths}
     records = [record for record in labelled if record.path in found]
     if not records:
         raise EcgbatchError(

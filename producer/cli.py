@@ -16,7 +16,7 @@ from ecgbatch.settings import EcgbatchError, Settings, load
 
 if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
-    from ecgbatch.db.jobs import Progress
+    from ecgbatch.db.reports import Progress
     from ecgbatch.models.weights.model import Model
     from ecgbatch.records.archives.finding import Archive
 
@@ -80,7 +80,7 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
-    from ecgbatch.db import chunks
+    from ecgbatch.db import dispatch
     from ecgbatch.producer.dry_run import show as dry_run_of
     from ecgbatch.producer.run import embedded_redis, follow, workers
     from ecgbatch.records.archives.finding import Archive
@@ -95,7 +95,7 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
     with _archive_or_synthetic(archive) as root, embedded_redis(given) as settings:
         database, network = _prepare(settings)
         if given.redis_url is None:
-            database.write(chunks.give_back_queued)
+            database.write(dispatch.unqueue_all)
         found = Archive(root, follow_links=settings.follow_links, **how)
         try:
             with workers(settings, database) as started:  # which get ready while the archive is listed
@@ -143,14 +143,14 @@ def status(job: int | None, watch: bool, as_json: bool) -> int:
 
     Records scored, failed and remaining, rate, time left.
     """
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
     from ecgbatch.producer.run import follow
 
     database = _database(load())
     if watch:
         return _exit_status(follow(database, job if job is not None else _newest_job(database)))
     with database.read() as connection:
-        rows = [asdict(progress) for progress in jobs.progress(connection, job)]
+        rows = [asdict(progress) for progress in reports.progress(connection, job)]
     if not rows and not as_json:
         print("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
         return 0
@@ -166,12 +166,12 @@ def failures(job: int, as_json: bool) -> None:
 
     Stage, reason and detail of each record.
     """
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
 
     database = _database(load())
     _progress(database, job)
     with database.read() as connection:
-        columns, rows = jobs.failures_of(connection, job)
+        columns, rows = reports.failures_of(connection, job)
         print_rows(columns, rows, as_json)
 
 
@@ -190,7 +190,7 @@ def retry(job: int, reason: str | None) -> None:
     settings = load()
     database = _database(settings)
     _progress(database, job)
-    app = connected_app(settings)
+    app = connected_app(settings, database)
     removed = database.write(jobs.retry, job, reason)
     fill_queues(database, app, settings.queue_chunks)
     progress = _progress(database, job)
@@ -273,7 +273,7 @@ def _enqueue(
     from ecgbatch.worker.app import connected_app
 
     records = archive.records()  # which raises before there is a job if there is nothing to score
-    app = connected_app(settings)
+    app = connected_app(settings, database)
     job_id, continued = database.write(open_job, archive.root, model, Priority(priority))
     line = ProgressLine()
     try:
@@ -297,28 +297,28 @@ def _enqueue(
 
 
 def _progress(database: "Database", job_id: int) -> "Progress":
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
 
     with database.read() as connection:
-        [progress] = jobs.progress(connection, job_id)
+        [progress] = reports.progress(connection, job_id)
     return progress
 
 
 def _newest_job(database: "Database") -> int:
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
 
     with database.read() as connection:
-        known = jobs.progress(connection)
+        known = reports.progress(connection)
     if not known:
         raise EcgbatchError("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
     return known[-1].job_id
 
 
 def _summarise(database: "Database", progress: "Progress") -> None:
-    from ecgbatch.db import jobs
+    from ecgbatch.db import reports
 
     with database.read() as connection:
-        superclasses = jobs.superclasses(connection, progress.job_id)
+        superclasses = reports.superclasses(connection, progress.job_id)
     summary: dict[str, Any] = {"job": progress.job_id, "state": progress.state, "records": progress.total}
     summary |= {"scored": progress.scored, "failed": progress.failed}
     if progress.records_per_second is not None:

@@ -60,9 +60,8 @@ def add_records(
     records = iter(records)
     enqueued = Enqueued()
     while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
-        rows = [(record.path, record.age, record.sex) for record in batch]
-        finest = max(SMALLEST_CHUNK, len(rows) // CHUNKS_PER_TRANSACTION)
-        database.write(jobs.add_records, job_id, rows, min(finest, settings.chunk_size))
+        finest = max(SMALLEST_CHUNK, len(batch) // CHUNKS_PER_TRANSACTION)
+        database.write(jobs.add_records, job_id, batch, min(finest, settings.chunk_size))
         fill_queues(database, app, settings.queue_chunks)
         enqueued.count(batch)
         on_progress(enqueued.seen)

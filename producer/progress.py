@@ -3,7 +3,7 @@
 import sys
 import time
 
-from ecgbatch.db.jobs import Progress
+from ecgbatch.db.reports import Progress
 from ecgbatch.printing import printable
 
 LINE_EVERY = 10.0

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from celery.platforms import set_pdeathsig
 
-from ecgbatch.db import chunks, jobs
+from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
-from ecgbatch.db.jobs import Progress
+from ecgbatch.db.reports import Progress
 from ecgbatch.producer.progress import ProgressLine, Rate, in_words
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
@@ -83,7 +83,7 @@ def workers(settings: Settings, database: Database) -> Iterator["Workers"]:
         try:
             yield started
             with database.read() as connection:
-                idle = not chunks.any_running(connection)
+                idle = not dispatch.any_running(connection)
             if idle:
                 started.kill()
         finally:
@@ -137,7 +137,7 @@ def follow(database: Database, job_id: int, started: "Workers | None" = None) ->
         while True:
             try:
                 with database.read() as connection:
-                    [progress] = jobs.progress(connection, job_id)
+                    [progress] = reports.progress(connection, job_id)
             except DatabaseAway as error:
                 if time.monotonic() - seen_at > OUTAGE_SECONDS:
                     raise

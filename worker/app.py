@@ -10,13 +10,13 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from ecgbatch.db.engine import Database
+from ecgbatch.db.identity import identity_of
 from ecgbatch.db.schema import Priority
 from ecgbatch.settings import EcgbatchError, Settings
 
 TASK = "ecgbatch.score"
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
-QUEUE_PREFIX = "ecgbatch."
-QUEUES = {priority: QUEUE_PREFIX + priority for priority in (Priority.HIGH, Priority.NORMAL)}
 
 
 class Loader(AppLoader):  # type: ignore[misc]
@@ -26,18 +26,34 @@ class Loader(AppLoader):  # type: ignore[misc]
         return import_module(module, package)
 
 
-def make_app(settings: Settings) -> Celery:
-    """The Celery app of these settings; it connects when it is first used."""
-    app = Celery("ecgbatch", broker=settings.redis_url, include=["ecgbatch.worker.tasks"], loader=Loader)
+class App(Celery):  # type: ignore[misc]
+    """A Celery app whose Redis server is the one of its settings, whatever Celery's own variables say."""
+
+    backend_cls = "disabled"
+    loader_cls = Loader
+
+    def _connection(self, url: str, **options: Any) -> Any:
+        return super()._connection(self.conf.ecgbatch_settings.redis_url, **options)
+
+
+def make_app(settings: Settings, identity: str, **context: Any) -> Celery:
+    """The Celery app of these settings for the database of this identity; it connects when it is first used.
+
+    All that it keeps in Redis is under the identity: queues, unacknowledged messages, events, remote control. `context`
+    travels with the app's configuration into the worker's processes.
+    """
+    app = App("ecgbatch", include=["ecgbatch.worker.tasks"])
     app.conf.update(
+        ecgbatch_settings=settings,
+        ecgbatch_identity=identity,
+        **context,
         task_serializer="json",
         accept_content=["json"],
-        result_backend=None,
         task_ignore_result=True,
         task_acks_late=True,
         task_acks_on_failure_or_timeout=True,  # what was not stored is found by its lease, not by its message
-        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES.values()],
-        task_default_queue=QUEUES[Priority.NORMAL],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in Priority],
+        task_default_queue=Priority.NORMAL,
         task_create_missing_queues=False,
         task_time_limit=settings.chunk_seconds,
         task_send_sent_event=True,
@@ -52,6 +68,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
+            "global_keyprefix": key_prefix(identity),
             "queue_order_strategy": "priority",
             "visibility_timeout": 1800,
             "unacked_restore_interval": 10,
@@ -65,23 +82,34 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def connected_app(settings: Settings) -> Celery:
-    """The app of a Redis server that answers; raises EcgbatchError when none is set or it does not."""
+def key_prefix(identity: str) -> str:
+    """What the names of all keys in Redis begin with."""
+    return f"ecgbatch.{identity}."
+
+
+def connected_app(settings: Settings, database: Database, **context: Any) -> Celery:
+    """The app of a database and a Redis server that answers; raises EcgbatchError when none is set or it does not."""
     if settings.redis_url is None:
         raise EcgbatchError(
             "ECGBATCH_REDIS_URL is not set: give redis://HOST:6379, or use `ecgbatch run`, which needs none"
         )
-    app = make_app(settings)
+    app = make_app(settings, identity_of(database), **context)
+    ping(app)
+    return app
+
+
+def ping(app: Celery) -> None:
+    """Raises EcgbatchError when the app's Redis server does not answer."""
     try:
         with app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1)
             connection.default_channel.client.ping()
     except (ValueError, KeyError, *REDIS_ERRORS) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
+        url = safe_url(app.conf.ecgbatch_settings.redis_url)
         raise EcgbatchError(
-            f"no Redis server answers at {safe_url(settings.redis_url)} ({cause}); start it, or set ECGBATCH_REDIS_URL"
+            f"no Redis server answers at {url} ({cause}); start it, or set ECGBATCH_REDIS_URL"
         ) from None
-    return app
 
 
 def safe_url(url: str) -> str:

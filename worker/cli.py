@@ -1,16 +1,12 @@
 """The commands that do and watch the work: worker, flower, reconcile, doctor."""
 
-import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import click
 
 from ecgbatch.commands import as_json, command
 from ecgbatch.printing import print_rows
-from ecgbatch.settings import Settings, load, variable
-
-if TYPE_CHECKING:
-    from ecgbatch.models.weights.model import Model
+from ecgbatch.settings import load
 
 
 @command(example="ecgbatch worker --processes 4")
@@ -24,44 +20,10 @@ def worker(processes: int | None, device: str | None) -> int:
     They run until they are told to stop: on SIGTERM or Ctrl-C they finish their chunks and leave, on a second one
     they leave at once.
     """
-    for name, value in {"processes": processes, "device": device}.items():
-        if value is not None:
-            os.environ[variable(name)] = str(value)  # the processes load their settings themselves
-    os.environ["PYTHONSAFEPATH"] = "1"  # the processes import nothing from the folder that the user stands in
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process is one line of work; set before numpy comes
-    import socket
-
-    from ecgbatch.db.migrate import open_database
-    from ecgbatch.models.weights.registry import Registry
-    from ecgbatch.worker import tasks
-    from ecgbatch.worker.app import connected_app
+    from ecgbatch.worker.start import run_worker
 
     settings = load()
-    open_database(settings.database_url)
-    model = Registry(settings.model_dir).find(settings.model)
-    app = connected_app(settings)
-    started = app.Worker(
-        concurrency=settings.processes or _suggested_processes(settings, model),
-        hostname=f"ecgbatch-{os.getpid()}@{socket.gethostname()}",
-        loglevel="INFO",
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-        task_events=True,
-    )
-    started.start()
-    return int(tasks.unable.is_set() or started.exitcode or 0)
-
-
-def _suggested_processes(settings: Settings, model: "Model") -> int:
-    """What `ecgbatch model bench` found best on this machine; else one per core, or one for a GPU."""
-    from ecgbatch.models import bench
-    from ecgbatch.models.scorer import choose_kernel
-
-    kernel = choose_kernel(model.config, settings.device, settings.kernel)
-    if suggested := bench.suggestion(model.fingerprint, settings.device, kernel):
-        return suggested.processes
-    return bench.cores() if settings.device == "cpu" else 1
+    return run_worker(replace(settings, processes=processes or settings.processes, device=device or settings.device))
 
 
 @command(example="ecgbatch flower")
@@ -70,19 +32,20 @@ def flower() -> None:
 
     Starts Flower on 127.0.0.1, behind a password: whoever reaches it can control the workers.
     """
+    from ecgbatch.db.migrate import open_database
     from ecgbatch.worker.app import connected_app
     from ecgbatch.worker.flower import run_flower
 
     settings = load()
-    run_flower(connected_app(settings), settings)
+    run_flower(connected_app(settings, open_database(settings.database_url)), settings)
 
 
 @command(example="ecgbatch reconcile")
 def reconcile() -> None:
     """Find lost work and publish it again.
 
-    Gives back the chunks whose workers fell silent or whose messages are gone, and publishes them again. Every worker
-    does that by itself now and then.
+    Publishes again the chunks whose workers fell silent or whose messages are gone. Every worker does that by itself
+    now and then.
     """
     from ecgbatch.db.migrate import open_database
     from ecgbatch.worker import queue
@@ -90,8 +53,8 @@ def reconcile() -> None:
 
     settings = load()
     database = open_database(settings.database_url)
-    lost = queue.reconcile(database, connected_app(settings), settings.queue_chunks)
-    print(f"{lost} lost chunks were given back")
+    lost = queue.reconcile(database, connected_app(settings, database), settings.queue_chunks)
+    print(f"{lost} lost chunks are published again")
 
 
 @command(example="ecgbatch doctor --json")

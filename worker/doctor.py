@@ -46,11 +46,11 @@ def _database(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> str:
-    from ecgbatch.worker.app import connected_app, safe_url
+    from ecgbatch.worker.app import make_app, ping, safe_url
 
     if settings.redis_url is None:
         return "not set: `run` starts its own; `enqueue`, `worker` and `flower` need ECGBATCH_REDIS_URL"
-    connected_app(settings)
+    ping(make_app(settings, identity=""))
     return f"{safe_url(settings.redis_url)} answers"
 
 

@@ -20,7 +20,7 @@ ATTEMPTS = 3
 """How often work may take its process down: once may be an accident of the machine."""
 
 
-def in_quarantine(work: Callable[[], T], seconds: float) -> T:
+def run_in_fork(work: Callable[[], T], seconds: float) -> T:
     """What `work` returns in a fork of this process.
 
     Raises RecordError: what `work` raised, `timed_out` after `seconds`, or `crashed` when its process died
@@ -82,12 +82,12 @@ def _run_and_exit(work: Callable[[], Any], ours: int) -> NoReturn:
 def _receive(answer: int, seconds: float) -> bytes | None:
     """All that the child writes until it ends; None when it does not within `seconds`."""
     give_up = time.monotonic() + seconds
-    parts: list[bytes] = []
+    received: list[bytes] = []
     while (left := give_up - time.monotonic()) > 0:
         if not select.select([answer], [], [], left)[0]:
             break
-        part = os.read(answer, 1 << 16)
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
+        block = os.read(answer, 1 << 16)
+        if not block:
+            return b"".join(received)
+        received.append(block)
     return None

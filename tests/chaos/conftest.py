@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from commands import Command
-from places import FAULTS
+from places import FAULTY_WORKER
 from servers import start_postgresql
 
 
 @pytest.fixture
 def faulty(services: Command) -> Command:
     """Commands whose worker processes meet faults in records named after them, and lose patience soon."""
+    services.worker_script = FAULTY_WORKER
     services.environment |= {
-        "PYTHONPATH": str(FAULTS),
         "ECGBATCH_RECORD_SECONDS": "3",
         "ECGBATCH_CHUNK_SIZE": "16",
         "ECGBATCH_LEASE_SECONDS": "6",
@@ -64,7 +64,8 @@ def chaotic(services: Command, tmp_path: Path) -> Command:
     """Default settings, but records that take 10 ms longer and are counted when they are scored."""
     count = tmp_path / "scored"
     count.touch()
-    services.environment |= {"PYTHONPATH": str(FAULTS), "FAULTS_SLOW": "0.01", "FAULTS_COUNT": str(count)}
+    services.worker_script = FAULTY_WORKER
+    services.environment |= {"FAULTS_SLOW": "0.01", "FAULTS_COUNT": str(count)}
     return services
 
 

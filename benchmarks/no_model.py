@@ -1,0 +1,48 @@
+"""`ecgbatch worker` with a model that takes no time and records that need no reading.
+
+The queue and the database are then all that is left of a worker's work, through the real processes, messages and
+transactions.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecgbatch.models.scorer import BATCH_SIZES
+from ecgbatch.records.leads import LEADS
+from ecgbatch.records.recording import Recording
+from ecgbatch.settings import Settings, load
+from ecgbatch.worker.pipeline import Stages
+from ecgbatch.worker.start import run_worker
+
+RECORDING = Recording(np.empty((0, len(LEADS))), "0" * 64, ())
+
+
+class NoModel:
+    """Stands for models.scorer.Scorer; every record has the same probabilities."""
+
+    device = "cpu"
+    batch_size = BATCH_SIZES["cpu", "compiled"]
+
+    def metadata(self, age: float | None, sex: float | None) -> Any:
+        return (60.0, 0.0), ()
+
+    def clean(self, signals: Any) -> Any:
+        return signals
+
+    def score(self, cleaned: Any, metadata: Any) -> Any:
+        return np.full((len(metadata), 5), 0.5, np.float32)
+
+
+def read(settings: Settings, root: Path, record: str) -> Recording:
+    return RECORDING
+
+
+def load_no_model(settings: Settings, fingerprint: str) -> NoModel:
+    return NoModel()
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(load(), Stages(read=read, load=load_no_model)))

@@ -1,0 +1,84 @@
+"""How far jobs are, and what came of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ecgbatch.db.outcomes import LABEL_COLUMNS
+from ecgbatch.db.schema import JobState, failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.settings import EcgbatchError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One row of the view job_progress: counts are records, `scored` includes the `reused`."""
+
+    job_id: int
+    state: str
+    total: int
+    scored: int
+    reused: int
+    failed: int
+    remaining: int
+    records_per_second: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in (JobState.FINISHED, JobState.CANCELLED)
+
+
+def progress(connection: Connection, job_id: int | None = None) -> list[Progress]:
+    """How far jobs are: one, or all, the newest last; raises EcgbatchError when there is no such job."""
+    where = "" if job_id is None else "WHERE job_id = :job_id"
+    query = sa.text(f"SELECT * FROM job_progress {where} ORDER BY job_id")
+    rows = connection.execute(query, {} if job_id is None else {"job_id": job_id}).mappings()
+    found = [Progress(**row) for row in rows]
+    if job_id is not None and not found:
+        raise EcgbatchError(f"there is no job {job_id}; `ecgbatch status` lists the jobs")
+    return found
+
+
+def failures_of(connection: Connection, job_id: int) -> tuple[Sequence[str], Iterator[Sequence[Any]]]:
+    """The columns and rows of what failed in a job."""
+    columns = [failures.c[name] for name in ("stage", "reason", "detail", "attempts", "failed_at")]
+    query = sa.select(recordings.c.path, *columns).join_from(failures, recordings)
+    result = connection.execute(query.where(failures.c.job_id == job_id).order_by(recordings.c.path))
+    return list(result.keys()), iter(result)
+
+
+def model_fingerprint(connection: Connection, job_id: int) -> str:
+    """The fingerprint of the model that scores a job."""
+    query = sa.select(models.c.fingerprint).join_from(jobs, models).where(jobs.c.id == job_id)
+    return str(connection.execute(query).scalar_one())
+
+
+def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Path and probabilities, NORM, MI, STTC, CD, HYP, of each record that the job's model has scored, as they come."""
+    scored = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(
+        predictions,
+        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id),
+    )
+    columns = [predictions.c[name] for name in LABEL_COLUMNS]
+    records = scored.join(recordings, recordings.c.id == job_items.c.recording_id)
+    query = sa.select(recordings.c.path, *columns).select_from(records).where(job_items.c.job_id == job_id)
+    for path, *values in connection.execute(query.execution_options(yield_per=1000)):
+        yield path, tuple(values)
+
+
+def superclasses(connection: Connection, job_id: int) -> dict[str, int]:
+    """How many of a job's records have each superclass, at the thresholds of its model."""
+    job = sa.select(models.c.id, models.c.config).join_from(jobs, models).where(jobs.c.id == job_id)
+    model_id, config = connection.execute(job).one()
+    scored = job_items.join(
+        predictions,
+        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == model_id),
+    )
+    counts = [
+        sa.func.count().filter(predictions.c[name] >= threshold).label(name.upper())
+        for name, threshold in config["thresholds"].items()
+    ]
+    query = sa.select(*counts).select_from(scored).where(job_items.c.job_id == job_id)
+    return dict(connection.execute(query).mappings().one())

@@ -1,0 +1,71 @@
+"""The pipeline with stages that are handed in: each record comes to one outcome, in batches of one length."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ecgbatch.db.chunks import Outcome
+from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.records.recording import Reason, Record, RecordError, Recording
+from ecgbatch.settings import Settings
+from ecgbatch.worker.pipeline import Pipeline
+from ecgbatch.worker.watchdog import Watchdog
+
+READER = ThreadPoolExecutor(max_workers=1)
+WATCHDOG = Watchdog(60)
+LENGTHS = (1000,)
+FAILS = 0
+
+
+class FirstSampleScorer:
+    """Gives a record's first sample as its probabilities, and remembers what it was given."""
+
+    device = "cpu"
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.shapes: list[tuple[int, ...]] = []
+
+    def metadata(self, age: float | None, sex: float | None) -> tuple[tuple[float, float], tuple[str, ...]]:
+        return (age or 0.0, sex or 0.0), ("age_missing",) if age is None else ()
+
+    def clean(self, signals: NDArray[np.float64]) -> Any:
+        return signals
+
+    def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.shapes.append(cleaned.shape)
+        probabilities: NDArray[np.float32] = np.repeat(cleaned[:, 0, :1], 5, axis=1)
+        return probabilities
+
+
+@given(records=st.lists(st.sampled_from((FAILS, *LENGTHS)), max_size=100), size=st.integers(1, 40))
+def test_each_record_comes_to_one_outcome(records: list[int], size: int) -> None:
+    stored: list[Outcome] = []
+    scorer = FirstSampleScorer(size)
+
+    def read(_settings: Settings, _root: Path, path: str) -> Recording:
+        number = int(path)
+        if records[number] == FAILS:
+            raise RecordError(Reason.TRUNCATED, "too short")
+        return Recording(np.full((records[number], 12), number / 128), path, ())
+
+    def store(outcomes: Sequence[Outcome]) -> None:
+        stored.extend(outcomes)
+
+    pipeline = Pipeline(Settings(), read, scorer, store, WATCHDOG, READER)
+    pipeline.run(Path(), [Record(str(n), 50.0, 1, id=n) for n in range(len(records))])
+    assert sorted(outcome.recording_id for outcome in stored) == list(range(len(records)))
+    for outcome in stored:
+        if isinstance(outcome, Failure):
+            assert records[outcome.recording_id] == FAILS
+        else:
+            assert isinstance(outcome, Prediction)
+            assert outcome.probabilities == (outcome.recording_id / 128,) * 5
+            assert outcome.input_sha256 == str(outcome.recording_id)
+    assert all(shape[0] <= size for shape in scorer.shapes)

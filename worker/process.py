@@ -1,0 +1,133 @@
+"""One worker process: the resident models, and a chunk from its claim to its last outcome."""
+
+import os
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from ecgbatch.db import chunks
+from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
+from ecgbatch.db.engine import Database
+from ecgbatch.db.outcomes import Prediction
+from ecgbatch.records.recording import Record, RecordError
+from ecgbatch.settings import EcgbatchError, Settings
+from ecgbatch.worker.isolation import run_in_fork
+from ecgbatch.worker.lease import LeaseKeeper
+from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, failure_of
+from ecgbatch.worker.watchdog import Watchdog
+
+
+class CannotWorkHere(EcgbatchError):
+    """Something that a job needs, its archive or its model, is not on this machine; another may have it."""
+
+
+class ScoringProcess:
+    """Scores chunks, one at a time, by models that stay resident."""
+
+    def __init__(self, settings: Settings, database: Database, stages: Stages) -> None:
+        self.settings = settings
+        self.database = database
+        self.stages = stages
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.lease_length = timedelta(seconds=settings.lease_seconds)
+        self._lease = LeaseKeeper(database, self.lease_length)
+        self._watchdog = Watchdog(settings.record_seconds)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._scorers: dict[str, Scorer] = {}
+        self._plans: dict[int, JobPlan] = {}
+
+    def scorer(self, fingerprint: str) -> Scorer:
+        """The model of this fingerprint, loaded when it is first asked for."""
+        if fingerprint not in self._scorers:
+            self._scorers[fingerprint] = self.stages.load(self.settings, fingerprint)
+        return self._scorers[fingerprint]
+
+    def score_chunk(self, job_id: int, number: int, task_id: str) -> str:
+        """Brings each record of a chunk to its outcome and says what came of it, in one line.
+
+        Raises CannotWorkHere, with nothing claimed; EcgbatchError when the database stays away, or when something
+        unexpected happened in a batch.
+        """
+        plan = self._plan(job_id)
+        if plan is None:
+            return f"dropped: there is no job {job_id} in this database"
+        root, scorer = self._archive(plan), self._model(plan)
+        claim = self.database.write(chunks.claim, plan, number, self.name, task_id, self.lease_length)
+        if claim is None:
+            return "nothing to do: done, cancelled, or with another worker"
+        scored = failed = 0
+
+        def store(outcomes: Sequence[Outcome]) -> None:
+            nonlocal scored, failed
+            self.database.write(chunks.store, claim, outcomes, self.lease_length)
+            predictions = sum(isinstance(outcome, Prediction) for outcome in outcomes)
+            scored, failed = scored + predictions, failed + len(outcomes) - predictions
+
+        pipeline = Pipeline(self.settings, self.stages.read, scorer, store, self._watchdog, self._reader)
+        try:
+            with self._lease.keeping(claim):
+                self._run(pipeline, root, claim)
+        except LeaseLost:
+            self.database.write(chunks.give_up, job_id, number, task_id)
+            return f"stopped, job cancelled or chunk with another worker: scored {scored}, failed {failed}"
+        except Exception as error:
+            if isinstance(error, EcgbatchError):
+                raise
+            # A MemoryError that got out would end all of the worker's processes: celery takes it for the last word.
+            cause = f"{type(error).__name__}: {error}"
+            raise EcgbatchError(f"{cause}; the chunk's records will be tried one by one") from error
+        return f"scored {scored}, failed {failed}"
+
+    def _plan(self, job_id: int) -> JobPlan | None:
+        """What the job's chunks have in common, which never changes."""
+        if job_id not in self._plans:
+            plan = self.database.write(chunks.plan_of, job_id)
+            if plan is None:
+                return None
+            self._plans[job_id] = plan
+        return self._plans[job_id]
+
+    def _archive(self, plan: JobPlan) -> Path:
+        """The archive's folder. An empty one is what is left of a mount that is not there."""
+        root = Path(plan.root)
+        try:
+            with os.scandir(root) as entries:
+                if next(entries, None) is not None:
+                    return root
+            cause = "it is empty"
+        except OSError as error:
+            cause = str(error.strerror)
+        raise CannotWorkHere(f"the archive {plan.root} of job {plan.job_id} is not here ({cause}): mount it")
+
+    def _model(self, plan: JobPlan) -> Scorer:
+        try:
+            return self.scorer(plan.model)
+        except EcgbatchError as error:
+            raise CannotWorkHere(f"job {plan.job_id} cannot be scored here: {error}") from error
+
+    def _run(self, pipeline: Pipeline, root: Path, claim: Claim) -> None:
+        """A chunk whose first attempt did not come to its end is suspected: its records go one by one."""
+        if claim.attempt == 1:
+            pipeline.run(root, claim.records)
+            return
+        import scipy.signal  # noqa: F401 - else each fork that resamples a record would import it anew
+
+        for record in claim.records:
+            pipeline.store(self._score_shielded(pipeline, root, record))
+
+    def _score_shielded(self, pipeline: Pipeline, root: Path, record: Record) -> Sequence[Outcome]:
+        """The outcome of a record that might take its process down.
+
+        A GPU cannot be used in a forked process, so there only the reading is shielded.
+        """
+        score, seconds = partial(pipeline.run_one, root, record), self.settings.record_seconds
+        try:
+            if pipeline.scorer.device == "cpu":
+                return run_in_fork(score, seconds)
+            run_in_fork(lambda: pipeline.read(self.settings, root, record.path), seconds)
+            return score()
+        except RecordError as error:
+            return [failure_of(record, error)]
