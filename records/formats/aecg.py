@@ -89,9 +89,8 @@ def _samples(sequence: Element) -> NDArray[np.float64]:
 
 
 def _millivolts(sequence: Element, part: str, lead: str) -> float:
-    value = xml.number(_attribute(sequence, f"value/{part}", "value"), part)
-    unit = _attribute(sequence, f"value/{part}", "unit")
-    return value / per_millivolt(unit, lead) if value or unit else 0.0
+    value = xml.number(_attribute(sequence, f"value/{part}", "value") or ("0" if part == "origin" else ""), part)
+    return value / per_millivolt(_attribute(sequence, f"value/{part}", "unit"), lead) if value else 0.0
 
 
 def _code(element: Element) -> str:

@@ -41,7 +41,7 @@ def _decode(data: bytes) -> Decoded:
     pydicom = library("pydicom", "pydicom")
     with reading_with("pydicom", pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError):
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else it warns of what it reads
-        file = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_WANTED))
+        file = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_WANTED), force=True)
         groups = list(file.get("WaveformSequence") or ())
         if not groups:
             raise RecordError(Reason.UNREADABLE_SIGNAL, "the DICOM file holds no waveform")
@@ -133,10 +133,16 @@ def _per_millivolt(channel: Any, lead: str) -> float:
 def _age(file: Any) -> float | None:
     """As stated (`042Y`), else from the day of birth."""
     stated = str(file.get("PatientAge") or "").strip()
-    if (age := years(stated[:-1], stated[-1:])) is not None:
+    if (age := years(stated) if stated.isdecimal() else years(stated[:-1], stated[-1:])) is not None:
         return age
     recorded = (day(str(file.get(name) or "")) for name in ("AcquisitionDateTime", "ContentDate", "StudyDate"))
     return years_between(day(str(file.get("PatientBirthDate") or "")), next(filter(None, recorded), None))
 
 
-FORMAT = Format("dicom", lambda head: head[128:132] == b"DICM", whole_small_file(_decode))
+def _recognises(head: bytes) -> bool:
+    """By the mark after the preamble; or, where a file has neither, by a first element of the first groups."""
+    first = head[:2] in (b"\x02\0", b"\x08\0") and head[4:6] in (b"UL", b"OB", b"UI", b"CS")
+    return head[128:132] == b"DICM" or first
+
+
+FORMAT = Format("dicom", _recognises, whole_small_file(_decode))

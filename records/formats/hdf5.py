@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.files import Files
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import KEPT_BYTES, Format
-from ecgbatch.records.formats.layout import Layout, layout_of
+from ecgbatch.records.formats.layout import NAME, Layout, layout_of
 from ecgbatch.records.formats.library import library, reading_with
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import Reason, RecordError
@@ -113,9 +113,7 @@ class _File:
         if self.layout.dataset is not None:
             raise RecordError(Reason.MISSING_LAYOUT, f"the file has no array {self.layout.dataset!r}")
         if len(arrays) != 1:
-            detail = (
-                f"the file has {len(arrays)} arrays that could be recordings: name one, as dataset, in archive.toml"
-            )
+            detail = f"the file has {len(arrays)} arrays that could be recordings: {NAME} must name one as dataset"
             raise RecordError(Reason.MISSING_LAYOUT, detail)
         return next(iter(arrays))
 

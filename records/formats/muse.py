@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import xml
 from ecgbatch.records.formats.format import Format, whole_small_file
-from ecgbatch.records.formats.patient import sex_code, years
+from ecgbatch.records.formats.patient import day_of, sex_code, years, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
 from ecgbatch.records.recording import Flag, Reason, RecordError
 
@@ -31,7 +31,7 @@ def _decode(data: bytes) -> Decoded:
         tuple(xml.text(lead, "LeadID") for lead in leads),
         FORMAT.name,
         flags=frozenset() if agree else frozenset({Flag.CHECKSUM_MISMATCH}),
-        age=years(xml.text(demographics, "PatientAge") or None, xml.text(demographics, "AgeUnits") or None),
+        age=_age(demographics, root.find("TestDemographics")),
         sex=sex_code(xml.text(demographics, "Gender")),
         device=_device(root.find("TestDemographics")),
     )
@@ -61,6 +61,15 @@ def _samples(lead: Element, content: bytes) -> NDArray[np.float64]:
     per_bit = xml.number(xml.text(lead, "LeadAmplitudeUnitsPerBit"), "LeadAmplitudeUnitsPerBit")
     unit = per_millivolt(xml.text(lead, "LeadAmplitudeUnits"), xml.text(lead, "LeadID"))
     return digital[: max(0, int(claimed))] * (per_bit / unit)
+
+
+def _age(patient: Element | None, test: Element | None) -> float | None:
+    """As stated, else from the day of birth, both days as `MM-DD-YYYY`."""
+    stated = years(xml.text(patient, "PatientAge") or None, xml.text(patient, "AgeUnits") or None)
+    if stated is not None:
+        return stated
+    born, recorded = xml.text(patient, "DateofBirth"), xml.text(test, "AcquisitionDate")
+    return years_between(day_of(born[6:], born[:2], born[3:5]), day_of(recorded[6:], recorded[:2], recorded[3:5]))
 
 
 def _device(test: Element | None) -> str | None:

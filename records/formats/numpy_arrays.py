@@ -4,7 +4,7 @@ import io
 import math
 import tokenize
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class _Array(NamedTuple):
     """What the beginning of a file says of its array, and where its numbers begin."""
 
     shape: tuple[int, ...]
+    order: Literal["C", "F"]
     dtype: np.dtype[Any]
     start: int
 
@@ -43,7 +44,7 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
     files.digest(content)
     if len(content) < size:
         raise RecordError(Reason.TRUNCATED, "the file ends before the record does")
-    return layout.decode(np.frombuffer(content, array.dtype).reshape(shape), FORMAT.name)
+    return layout.decode(np.frombuffer(content, array.dtype).reshape(shape, order=array.order), FORMAT.name)
 
 
 def _header(head: bytes) -> _Array:
@@ -53,10 +54,11 @@ def _header(head: bytes) -> _Array:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    if dtype.kind not in "iuf" or fortran or len(shape) not in (2, 3) or not all(0 < n < 1 << 40 for n in shape):
-        detail = "an array must be of numbers, (T, n) or (N, T, n), in C order, without pickled objects"
+    known = len(shape) == 2 or (len(shape) == 3 and not fortran)
+    if dtype.kind not in "iuf" or not known or not all(0 < n < 1 << 40 for n in shape):
+        detail = "an array must be of numbers, (T, n), or (N, T, n) in C order; pickled objects are not read"
         raise RecordError(Reason.UNREADABLE_HEADER, detail)
-    return _Array(shape, dtype, file.tell())
+    return _Array(shape, "F" if fortran else "C", dtype, file.tell())
 
 
 def _index(member: str, count: int) -> int:

@@ -159,10 +159,11 @@ def _explained(digital: NDArray[np.float64], leads: list[str]) -> NDArray[np.flo
 
 
 def _without_calibration(digital: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
-    """Cuts off the calibration pulse, which is the same in all leads, and the second of its beginning."""
+    """Cuts off the second with the calibration pulse, which all leads have at the end."""
     differ = np.flatnonzero((digital != digital[:, :1]).any(axis=1))
     end = int(differ[-1]) + 1 if len(differ) else 0
-    return digital if end in (0, len(digital)) or rate < 1 else digital[: int(end // rate * rate)]
+    has_pulse = end and digital[end:].any()
+    return digital[: int(end // rate * rate)] if has_pulse and rate >= 1 else digital
 
 
 def _age(root: Element, patient: Element | None) -> float | None:

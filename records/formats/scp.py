@@ -18,6 +18,8 @@ from ecgbatch.records.formats.units import side_by_side
 from ecgbatch.records.recording import Flag, Reason, RecordError
 
 _PREAMBLE, _SECTION_HEADER, _POINTER = 6, 16, 10
+_NAME = slice(16, 22)
+"""Where section 0 of all but the first version has `SCPECG`."""
 _MOST_SAMPLES = 1_000_000
 """Of all leads together: more than a minute at 1000 Hz."""
 
@@ -103,8 +105,6 @@ def _sections(data: bytes) -> dict[int, bytes]:
             continue
         for start in (index - 1, index):
             if start > 0 and data[start + 2 : start + 4] == struct.pack("<H", number):
-                if start + size > len(data):
-                    raise RecordError(Reason.TRUNCATED, f"section {number} is longer than what is left of the file")
                 found[number] = data[start + _SECTION_HEADER : start + size]
                 break
     return found
@@ -167,10 +167,12 @@ def _waveform(section: bytes, lengths: list[int], tables: Tables | None) -> _Wav
         raise RecordError(Reason.NO_SAMPLING_RATE, "the file gives no time between samples")
     sizes = struct.unpack_from(f"<{len(lengths)}H", section, 6)
     at = 6 + 2 * len(lengths)
+    # A size has 16 bits: of longer leads it tells no more than the rest.
+    untold = (len(section) - at - sum(sizes)) // (len(lengths) << 16) << 16
     leads = []
     for size, length in zip(sizes, lengths, strict=True):
-        content = section[at : at + size]
-        at += size
+        content = section[at : at + size + max(0, untold)]
+        at += len(content)
         if tables:
             stored = decoded(content, length, tables)
         else:
@@ -238,7 +240,8 @@ def _recognises(head: bytes) -> bool:
     size, _, number, length = struct.unpack_from("<IHHI", head, 2)
     own, own_size, own_index = struct.unpack_from("<HII", head, _PREAMBLE + _SECTION_HEADER)
     tells_itself = number == own == 0 and own_index in (_PREAMBLE, _PREAMBLE + 1)
-    return tells_itself and length > _SECTION_HEADER and own_size in (length, 0) and size > length
+    fits = tells_itself and length > _SECTION_HEADER and own_size in (length, 0) and size > length
+    return fits or head[_NAME] == b"SCPECG"
 
 
 FORMAT = Format("scp", _recognises, whole_small_file(_decode))

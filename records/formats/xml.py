@@ -47,7 +47,12 @@ def parse(data: bytes) -> Element:
     from defusedxml.common import DefusedXmlException
 
     try:
-        root: Element = reader.fromstring(data)
+        try:
+            root: Element = reader.fromstring(data)
+        except ParseError:
+            if data.isascii() or data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise
+            root = reader.fromstring(data.decode("latin-1"))  # devices that call it UTF-8 all the same
     except DefusedXmlException as error:
         raise RecordError(Reason.UNREADABLE_SIGNAL, "the XML defines entities or refers to other files") from error
     except (ParseError, ValueError, LookupError) as error:

@@ -342,7 +342,7 @@ def _scp_waveform(digital: NDArray[np.int64], rate: int, huffman: bool) -> bytes
     values = digital.copy()
     values[2:] = digital[2:] - 2 * digital[1:-1] + digital[:-2]
     leads = [_scp_bits(lead.tolist()) if huffman else lead.astype("<i2").tobytes() for lead in values.T]
-    sizes = struct.pack("<12H", *map(len, leads))
+    sizes = struct.pack("<12H", *(len(lead) & 0xFFFF for lead in leads))
     return struct.pack("<HHBB", 2500, 1_000_000 // rate, 2, 0) + sizes + b"".join(leads)
 
 
