@@ -1,13 +1,17 @@
 """The parts that are compiled; everything else about the package is in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 
 
-def compiled(name: str, source: str) -> Extension:
+def compiled(name: str, *sources: str) -> Extension:
     """Without a C++ compiler the package installs all the same, scores in plain torch and reads in plain Python."""
+    folder = Path(sources[0]).parent
     return Extension(
         name,
-        [source],
+        list(sources),
+        depends=sorted(map(str, folder.glob("*.h"))),  # an edited header rebuilds what includes it
         optional=True,
         py_limited_api=True,
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
@@ -25,9 +29,14 @@ def compiled(name: str, source: str) -> Extension:
     )
 
 
+KERNEL = "ecgbatch/models/kernels/cpu"
+
 setup(
     ext_modules=[
-        compiled("ecgbatch.models.kernels._kernel", "ecgbatch/models/kernels/kernel.cpp"),
+        compiled(
+            "ecgbatch.models.kernels._kernel",
+            *(f"{KERNEL}/{source}.cpp" for source in ("module", "baseline", "avx2", "avx512")),
+        ),
         compiled("ecgbatch.records._reader", "ecgbatch/records/native/reader.cpp"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

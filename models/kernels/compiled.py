@@ -1,6 +1,6 @@
 """The cleaning and the network compiled for the processor at hand: numpy arrays, without scipy and torch.
 
-The kernel (kernel.cpp) is one thread per call and releases the interpreter lock. It computes each record by
+The kernel (`cpu/`) is one thread per call and releases the interpreter lock. It computes each record by
 itself, so a record's probabilities are the same, bit for bit, in every batch.
 """
 
@@ -34,7 +34,8 @@ except ImportError:  # no C++ compiler when the package was installed
 Array = NDArray[np.float32]
 AnyArray = NDArray[np.floating[Any]]
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
-MOST_SAMPLES = 1 << 20
+LONGEST = 1 << 20
+"""Samples of a signal that the kernel takes."""
 LANES = 16  # the kernel's vectors: every head's width is a multiple of it
 
 
@@ -70,21 +71,24 @@ def supports(config: NetworkConfig) -> bool:
     return config.embedding_dim % (LANES * config.heads) == 0 and config.inner_dim % (LANES * config.heads) == 0
 
 
-def clean(signals: NDArray[np.float64], normalization: Normalization, instructions: str | None = None) -> Array:
+def clean(
+    signals: NDArray[np.float64], normalization: Normalization, instructions: str | None = None
+) -> tuple[Array, NDArray[np.float64]]:
     """`models.preprocessing.clean`, compiled: (B, T, 12) in mV at 100 Hz -> the same shape, as the network takes it.
 
-    All `usable_instructions()` give the same to the last bit. From scipy the filtered signal differs by less than 1e-10
+    Beside it what `records.quality.measure` says of each filtered record: (B, 2), amplitude in mV and limb residual. All
+    `usable_instructions()` give the same to the last bit. From scipy the filtered signal differs by less than 1e-10
     of its largest value, before it is rounded to float32. Raises EcgbatchError for an array that is not float64 or not
     C-contiguous, ValueError for T not above 21, the filters' padding.
     """
     _check("signals", signals, (None, None, len(LEADS)), np.float64)
     batch, samples = signals.shape[:2]
-    if samples > MOST_SAMPLES:
-        raise EcgbatchError(f"a signal must have at most {MOST_SAMPLES} time steps, not {samples}: cut it")
-    cleaned = np.empty(signals.shape, np.float32)
+    if samples > LONGEST:
+        raise EcgbatchError(f"a signal must have at most {LONGEST} samples, not {samples}: cut it")
+    cleaned, qualities = np.empty(signals.shape, np.float32), np.empty((batch, 2))
     scale = (normalization.mean, normalization.std + STD_EPS)
-    _kernel.clean(_choose(instructions), *_filters_for_kernel(), *scale, signals, cleaned, batch, samples)
-    return cleaned
+    _kernel.clean(_choose(instructions), *_filters_for_kernel(), *scale, signals, cleaned, qualities, batch, samples)
+    return cleaned, qualities
 
 
 @cache
@@ -131,11 +135,10 @@ class CompiledNetwork:
         _check("signal", signal, (None, None, len(LEADS)), np.float32)
         _check("metadata", metadata, (len(signal), METADATA_DIM), np.float32)
         batch, samples = signal.shape[:2]
-        if not 0 < samples <= MOST_SAMPLES or samples % self.config.patch:
-            patches = "" if self.config.patch == 1 else f" in patches of {self.config.patch}"
-            raise EcgbatchError(f"a signal must have 1 to {MOST_SAMPLES} time steps{patches}, not {samples}: cut it")
+        if not self.config.patch <= samples <= LONGEST:
+            raise EcgbatchError(f"a signal must have {self.config.patch} to {LONGEST} samples, not {samples}: cut it")
         probabilities = np.empty((batch, len(LABELS)), dtype=np.float32)
-        _kernel.run(self._network, signal, metadata, probabilities, batch, samples // self.config.patch)
+        _kernel.run(self._network, signal, metadata, probabilities, batch, samples)
         return probabilities
 
 

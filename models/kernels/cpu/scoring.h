@@ -1,0 +1,79 @@
+// The whole network, from a record to its probabilities.
+
+#pragma once
+
+#include "mlstm.h"
+#include "slstm.h"
+
+namespace {
+
+void embed(const Network& network, const Workspace& w, const float* signal, size_t steps) {
+    const int embedding = network.d.embedding, inputs = network.d.inputs;
+    for (size_t first = 0; first < steps; first += TILE) {
+        const int rows = int(std::min<size_t>(TILE, steps - first));
+        std::memcpy(w.signal, signal + first * inputs, rows * inputs * sizeof(float));
+        float* x = w.slstm + first * embedding;
+        apply(network.embedding, round_up(rows, ROWS), w.signal, inputs, x, embedding);
+        for (int t = 0; t < rows; t++, x += embedding) {
+            const Moments m = moments(x, embedding);
+            for (int i = 0; i < embedding; i += WIDTH)
+                store(x + i, maximum(set1(0.0f), normalized(x + i, m, network.embedding_norm + i) +
+                                                     load(network.embedding_norm_bias + i)));
+        }
+    }
+}
+
+// The mean of the two normalised branches, in place of the sLSTM branch.
+void fuse(const Level& level, const Workspace& w, int embedding, size_t steps) {
+    for (size_t t = 0; t < steps; t++) {
+        float *s = w.slstm + t * embedding, *m = w.mlstm + t * embedding;
+        const Moments of_s = moments(s, embedding), of_m = moments(m, embedding);
+        for (int i = 0; i < embedding; i += WIDTH)
+            store(s + i, (normalized(s + i, of_s, level.slstm_norm + i) + normalized(m + i, of_m, level.mlstm_norm + i)) *
+                             0.5f);
+    }
+}
+
+// Mean and maximum over time; the sum tile by tile, for its rounding.
+void pool(const Workspace& w, int embedding, size_t steps) {
+    for (int i = 0; i < embedding; i += WIDTH) {
+        V total = set1(0.0f), highest = set1(-INFINITY);
+        for (size_t first = 0; first < steps; first += TILE) {
+            V part = set1(0.0f);
+            for (size_t t = first; t < std::min<size_t>(first + TILE, steps); t++) {
+                const V x = load(w.slstm + t * embedding + i);
+                part += x;
+                highest = maximum(highest, x);
+            }
+            total += part;
+        }
+        store(w.pooled + i, total / float(steps));
+        store(w.pooled + embedding + i, highest);
+    }
+}
+
+void dense(const Linear& layer, const float* x, float* out, bool rectified) {
+    multiply<1>(1, layer.outputs, layer.inputs, {x, 0, 1}, {layer.weight, 0}, {layer.bias, 0}, out, 0);
+    for (int i = 0; rectified && i < layer.outputs; i += WIDTH) store(out + i, maximum(set1(0.0f), load(out + i)));
+}
+
+void score(const Network& network, const Workspace& w, const float* signal, const float* metadata, size_t steps,
+           float* probabilities) {
+    const Dimensions& d = network.d;
+    embed(network, w, signal, steps);
+    for (const Level& level : network.levels) {
+        std::memcpy(w.mlstm, w.slstm, steps * d.embedding * sizeof(float));
+        for (const auto& block : level.slstm) slstm_block(d, block, w, w.slstm, steps);
+        for (const auto& block : level.mlstm) mlstm_block(d, block, w, w.mlstm, steps);
+        fuse(level, w, d.embedding, steps);
+    }
+    pool(w, d.embedding, steps);
+    dense(network.metadata, metadata, w.pooled + 2 * d.embedding, true);
+    dense(network.classifier_1, w.pooled, w.hidden_1, true);
+    dense(network.classifier_2, w.hidden_1, w.hidden_2, true);
+    dense(network.classifier_3, w.hidden_2, w.logits, false);
+    for (int i = 0; i < LANES; i += WIDTH) store(w.logits + i, set1(1.0f) / (exponential(-load(w.logits + i)) + 1.0f));
+    std::memcpy(probabilities, w.logits, CLASSES * sizeof(float));
+}
+
+}  // namespace
