@@ -7,7 +7,7 @@ BIN    := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml setup.py models/kernels/kernel.cpp records/formats/plain.cpp
+.venv/installed: pyproject.toml setup.py $(wildcard models/kernels/cpu/*) records/formats/plain.cpp
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(TORCH) --editable '.[dev]'
 	touch $@

@@ -57,7 +57,7 @@ def ours(archive: Path, paths: list[str]) -> list[list[float]]:
     from ecgbatch.records.reading import read
 
     scorer = Scorer(Registry(SHIPPED).find(PUBLISHED))
-    signals = scorer.clean(np.stack([read(archive, path).signal for path in paths]))
+    signals, _ = scorer.clean(np.stack([read(archive, path).signal for path in paths]))
     probabilities: list[list[float]] = scorer.score(signals, np.full((len(paths), 2), (60.0, 0.0), np.float32)).tolist()
     return probabilities
 

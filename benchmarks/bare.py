@@ -40,7 +40,7 @@ def _score(archive: Path, paths: Sequence[str], kernel: str, model: str, barrier
     scorer = Scorer(Registry(SHIPPED).find(model), "cpu", kernel)
     size = scorer.batch_size
     signals = [read(archive, path).signal for path in paths[:MOST_RECORDS]]
-    cleaned = scorer.clean(np.stack(signals))
+    cleaned, _ = scorer.clean(np.stack(signals))
     metadata = np.full((len(cleaned), 2), (60.0, 0.0), np.float32)
     groups = [slice(start, start + size) for start in range(0, len(cleaned), size)]
     barrier.wait()

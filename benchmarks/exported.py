@@ -81,7 +81,7 @@ def main() -> None:
     scorer = Scorer(Registry(load().model_dir).find(args.model))
     with archive_or_synthetic(args.archive) as archive, tempfile.TemporaryDirectory() as folder:
         records = labelled(archive, args.records)
-        signals = scorer.clean(np.stack([read(archive, record.path).signal for record in records]))
+        signals, _ = scorer.clean(np.stack([read(archive, record.path).signal for record in records]))
         metadata = np.array([scorer.metadata(record.age, record.sex).values for record in records], np.float32)
         labels = np.array([record.labels for record in records])
         paths = {name: Path(folder) / name for name in FILES}

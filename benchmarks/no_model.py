@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ecgbatch.models.scorer import BATCH_SIZES
+from ecgbatch.models.scorer import USUAL_BATCH
 from ecgbatch.records.leads import LEADS
+from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Recording
 from ecgbatch.settings import Settings, load
 from ecgbatch.worker.pipeline import Stages
@@ -24,13 +25,13 @@ class NoModel:
     """Stands for models.scorer.Scorer; every record has the same probabilities."""
 
     device = "cpu"
-    batch_size = BATCH_SIZES["cpu", "compiled"]
+    batch_size = USUAL_BATCH["cpu", "compiled"]
 
     def metadata(self, age: float | None, sex: float | None) -> Any:
         return (60.0, 0.0), ()
 
     def clean(self, signals: Any) -> Any:
-        return signals
+        return signals, [Quality(1.0, 0.0)] * len(signals)
 
     def score(self, cleaned: Any, metadata: Any) -> Any:
         return np.full((len(metadata), 5), 0.5, np.float32)

@@ -31,7 +31,7 @@ class Score:
         from ecgbatch.records.reading import read
 
         began = time.time()
-        signals = self.scorer.clean(np.stack([read(self.archive, str(path)).signal for path in batch["item"]]))
+        signals, _ = self.scorer.clean(np.stack([read(self.archive, str(path)).signal for path in batch["item"]]))
         metadata = np.full((len(signals), 2), (60.0, 0.0), np.float32)
         probabilities = self.scorer.score(signals, metadata)
         return {"path": batch["item"], "probabilities": probabilities, "began": np.full(len(signals), began)}

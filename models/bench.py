@@ -1,40 +1,33 @@
-"""How fast a model is on this machine, and how many processes and which batch size are best.
+"""How fast a model is on this machine, and how many processes and which batch size are best."""
 
-`ecgbatch model bench` measures and keeps what it suggests, one file a host, in ECGBATCH_MODEL_DIR; workers take from
-there what their settings leave open. Nothing is imported here that a worker's parent process would not need.
-"""
-
-import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from ecgbatch.models.config import CLASSIFIER_HIDDEN, CONV_WIDTH, LABELS, METADATA_HIDDEN, QKV_BLOCK, NetworkConfig
+from ecgbatch.models.kernels import compiled
+from ecgbatch.models.scorer import Scorer
+from ecgbatch.models.suggestion import Suggestion, cores
+from ecgbatch.models.weights.model import Model
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
-from ecgbatch.settings import EcgbatchError, load
 
-if TYPE_CHECKING:
-    from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights.model import Model
-
-BATCH_SIZES = {"cpu": (1, 8, 32, 64), "cuda": (1, 32, 128, 256)}
+MEASURED_BATCHES = {"cpu": (1, 8, 32, 64), "cuda": (1, 32, 128, 256)}
 SECONDS = 0.5
 """How long each figure is measured, unless one batch takes longer."""
 
 AS_GOOD = 0.97
 """What is within this share of the best is as good: measurements vary by as much."""
 
-LEAST_SUGGESTED = 8
+SMALLEST_SUGGESTED = 8
 """Smaller batches cost what is around the model, reading and passing on, more than they save."""
 
 
-class Rate(NamedTuple):
+class Measurement(NamedTuple):
     """One kernel at one batch size: milliseconds a record, and the share of the matrix speed that scoring reaches."""
 
     device: str
@@ -47,14 +40,6 @@ class Rate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Suggestion:
-    """What is best on this machine."""
-
-    processes: int
-    batch_size: int
-
-
-@dataclass(frozen=True)
 class Bench:
     """What was measured; `matrix_gflops` is the fastest that one core multiplies float32 matrices in torch."""
 
@@ -62,7 +47,7 @@ class Bench:
     fingerprint: str
     gflop_per_record: float
     matrix_gflops: float
-    rates: list[Rate]
+    measurements: list[Measurement]
     suggested: dict[str, Suggestion]
 
 
@@ -84,64 +69,27 @@ def operations(config: NetworkConfig) -> int:
     return 2 * (SAMPLES // config.patch * step + end)
 
 
-def measure(model: "Model") -> Bench:
+def measure(model: Model) -> Bench:
     """Measures every kernel that can be had here."""
     flop = operations(model.config)
     matrix = _matrix_speed()
-    rates: list[Rate] = []
+    measurements: list[Measurement] = []
     suggested = {}
     for device, kernel in _kernels(model.config):
-        from ecgbatch.models.scorer import Scorer
-
         scorer = Scorer(model, device, kernel)
-        of_kernel = [_rate(scorer, size, flop / matrix) for size in BATCH_SIZES[device]]
-        rates += of_kernel
-        eligible = [rate for rate in of_kernel if rate.batch_size >= LEAST_SUGGESTED]
-        best = max(rate.records_per_second for rate in eligible)
-        batch_size = next(rate.batch_size for rate in eligible if rate.records_per_second >= AS_GOOD * best)
+        of_kernel = [_measured(scorer, size, flop / matrix) for size in MEASURED_BATCHES[device]]
+        measurements += of_kernel
+        eligible = [each for each in of_kernel if each.batch_size >= SMALLEST_SUGGESTED]
+        best = max(each.records_per_second for each in eligible)
+        batch_size = next(each.batch_size for each in eligible if each.records_per_second >= AS_GOOD * best)
         processes = cores() if device == "cpu" else 1
         suggested[f"{device} {kernel}"] = Suggestion(processes, batch_size)
-    return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, rates, suggested)
-
-
-def keep(bench: Bench) -> Path:
-    """Writes what is suggested, for `suggestion`. Raises EcgbatchError when the folder cannot be written."""
-    path = _path()
-    content = {"fingerprint": bench.fingerprint, "suggested": {k: asdict(s) for k, s in bench.suggested.items()}}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise EcgbatchError(f"cannot write {path} ({error.strerror}): set ECGBATCH_MODEL_DIR to a folder") from None
-    return path
-
-
-def suggestion(fingerprint: str, device: str, kernel: str) -> Suggestion | None:
-    """What `ecgbatch model bench` suggested for this model on this host; None if it was not measured."""
-    try:
-        content = json.loads(_path().read_text())
-        if content["fingerprint"] != fingerprint:
-            return None
-        return Suggestion(**content["suggested"][f"{device} {kernel}"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _path() -> Path:
-    """In a folder of its own: the files in ECGBATCH_MODEL_DIR are models."""
-    return load().model_dir / "bench" / f"{socket.gethostname()}.json"
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Bench(f"{model.name}:{model.version}", model.fingerprint, flop / 1e9, matrix / 1e9, measurements, suggested)
 
 
 def _kernels(config: NetworkConfig) -> Iterator[tuple[str, str]]:
     """The pairs of device and kernel that can be had here."""
     import torch
-
-    from ecgbatch.models.kernels import compiled
 
     if compiled.available() and compiled.supports(config):
         yield "cpu", "compiled"
@@ -150,17 +98,15 @@ def _kernels(config: NetworkConfig) -> Iterator[tuple[str, str]]:
         yield "cuda", "torch"
 
 
-def _rate(scorer: "Scorer", batch_size: int, ideal_seconds: float) -> Rate:
-    import numpy as np
-
+def _measured(scorer: Scorer, batch_size: int, ideal_seconds: float) -> Measurement:
     scorer.batch_size = batch_size
     signals = np.random.default_rng(0).standard_normal((batch_size, SAMPLES, len(LEADS)))
     metadata = np.full((batch_size, 2), (60.0, 0.0), np.float32)
-    cleaned = scorer.clean(signals)
+    cleaned, _ = scorer.clean(signals)
     clean = _seconds(lambda: scorer.clean(signals)) / batch_size
     score = _seconds(lambda: scorer.score(cleaned, metadata)) / batch_size
     share = ideal_seconds / score if scorer.device == "cpu" else None
-    return Rate(scorer.device, scorer.kernel, batch_size, 1000 * clean, 1000 * score, 1 / (clean + score), share)
+    return Measurement(scorer.device, scorer.kernel, batch_size, 1000 * clean, 1000 * score, 1 / (clean + score), share)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -268,16 +268,17 @@ def bench_model(as_json: bool) -> None:
     `worker` find them.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker process; set before numpy comes
-    from ecgbatch.models import bench
+    from ecgbatch.models import bench, suggestion
     from ecgbatch.models.weights.registry import Registry
 
-    found = bench.measure(Registry(load().model_dir).find(load().model))
-    path = bench.keep(found)
+    settings = load()
+    found = bench.measure(Registry(settings.model_dir).find(settings.model))
+    path = suggestion.keep(settings.model_dir, found.fingerprint, found.suggested)
     if as_json:
-        rates = [rate._asdict() for rate in found.rates]
-        print_mapping(asdict(found) | {"rates": rates, "kept_in": str(path)}, as_json=True)
+        measurements = [each._asdict() for each in found.measurements]
+        print_mapping(asdict(found) | {"measurements": measurements, "kept_in": str(path)}, as_json=True)
         return
-    print_rows(bench.Rate._fields, found.rates)
+    print_rows(bench.Measurement._fields, found.measurements)
     summary = {"model": found.model, "operations per record": f"{found.gflop_per_record:.2f} GFLOP"}
     summary["matrix products in float32"] = f"{found.matrix_gflops:.0f} GFLOP/s on one core"
     for kernel, best in found.suggested.items():

@@ -80,7 +80,7 @@ class ParallelXLSTM(nn.Module):
 
     def pooled(self, signal: Tensor) -> Tensor:
         """(B, T, 12) -> (B, 2D): mean, then maximum over time of the fused branches."""
-        patches = signal.reshape(len(signal), -1, self.config.inputs)  # (B, T / patch, 12 patch)
+        patches = patched(signal, self.config.patch)
         batch, steps, _ = patches.shape
         fuse = self.stream(batch)
         total = signal.new_zeros(batch, self.config.embedding_dim)
@@ -104,6 +104,11 @@ class ParallelXLSTM(nn.Module):
             return x
 
         return advance
+
+
+def patched(signal: Tensor, patch: int) -> Tensor:
+    """(B, T, 12) -> (B, T / patch, 12 patch). Samples left over after the last whole patch are not seen."""
+    return signal.unfold(1, patch, patch).transpose(2, 3).flatten(2)
 
 
 class Branch(nn.Module):

@@ -4,14 +4,14 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
+from ecgbatch.records.recording import SAMPLING_RATE
 from ecgbatch.settings import EcgbatchError
 
 BANDPASS_ORDER = 3
@@ -19,17 +19,61 @@ BANDPASS_HZ = (0.5, 40.0)
 NOTCH_HZ = 50.0
 NOTCH_Q = 30.0
 STD_EPS = 1e-8
-CLEANED_AT_ONCE = 16  # records, as many as keep a product of matrices busy
+CLEANED_TOGETHER = 16  # records, as many as keep a product of matrices busy
+BLOCK = 50  # samples that a filter takes in one product
 OVER_89 = 300.0
 """What PTB-XL 1.0.3 writes for the age of those over 89."""
 OLDEST = 120.0
 
-Coefficients = NDArray[np.float64]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A recursive filter: its coefficients by rising delay, of which the denominator's first is 1."""
+
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...]
+
+    @property
+    def padding(self) -> int:
+        """Samples by which a signal goes on at either end before it is filtered, as scipy's `filtfilt` has it."""
+        return 3 * len(self.numerator)
+
+    @cached_property
+    def at_rest(self) -> Array:
+        """The state, in the transposed direct form II, that a constant input of 1 leaves as it is: (order,).
+
+        Its k-th value is what past inputs and outputs will add to the output k steps on. All inputs are 1 and all
+        outputs the filter's gain for a constant, so it is the sum of numerator - gain denominator over the
+        coefficients after k.
+        """
+        numerator, denominator = np.array(self.numerator), np.array(self.denominator)
+        gain = numerator.sum() / denominator.sum()
+        later = np.cumsum((numerator - gain * denominator)[::-1])[::-1]
+        return later[1:].copy()
+
+    @cached_property
+    def by_block(self) -> Array:
+        """BLOCK samples and the state before them -> the samples filtered and the state after them, as a matrix.
+
+        It is square, of BLOCK + order rows: the filter is linear, so the columns are what unit vectors become.
+        """
+        order = len(self.numerator) - 1
+        samples, state = np.hsplit(np.eye(BLOCK + order), [BLOCK])
+        samples, state = samples.T, state.T
+        filtered = []
+        for sample in samples:
+            filtered.append(self.numerator[0] * sample + state[0])
+            state = np.vstack([state[1:], np.zeros(BLOCK + order)])
+            state = state + np.outer(self.numerator[1:], sample) - np.outer(self.denominator[1:], filtered[-1])
+        return np.vstack([*filtered, state])
+
 
 # butter(BANDPASS_ORDER, BANDPASS_HZ, "bandpass", fs=SAMPLING_RATE) and iirnotch(NOTCH_HZ, NOTCH_Q, fs=SAMPLING_RATE)
 # of scipy.signal, whose import costs a process most of a second and 67 MB. A notch at half the sampling rate is an odd
 # thing to design, but it is what training used.
-_BANDPASS = (
+BANDPASS = Filter(
     (0.5103784499368984, 0.0, -1.5311353498106952, 0.0, 1.5311353498106952, 0.0, -0.5103784499368984),
     (
         1.0,
@@ -41,10 +85,14 @@ _BANDPASS = (
         -0.2600665881864121,
     ),
 )
-_NOTCH = (
+NOTCH = Filter(
     (0.9502020221489199, 1.9004040442978398, 0.9502020221489199),
     (1.0, 1.9004040442978398, 0.9004040442978398),
 )
+FILTERS = (BANDPASS, NOTCH)
+"""In the order in which they are applied."""
+SHORTEST = BANDPASS.padding + 1
+"""Samples that a signal must have to be filtered."""
 
 PREPROCESSING: dict[str, Any] = {
     "sampling_rate": SAMPLING_RATE,
@@ -88,66 +136,62 @@ class Metadata(NamedTuple):
     flags: tuple[str, ...]
 
 
-def clean(signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
-    """Filters and normalises: (B, 1000, leads) in mV at 100 Hz -> the same shape, as the network takes it.
+def clean(signals: Array, normalization: Normalization) -> NDArray[np.float32]:
+    """Filters and normalises: (B, T, leads) in mV at 100 Hz -> the same shape, as the network takes it.
 
-    Butterworth band-pass, then notch, both forwards and backwards, as one product over several records; the filters
-    need float64. Raises ValueError for signals of another length. `models.compiled.clean` does the same.
+    `models.kernels.compiled.clean` does the same. Raises ValueError for T below SHORTEST.
     """
-    cleaned = np.empty(signals.shape, np.float32)
-    for start in range(0, len(signals), CLEANED_AT_ONCE):
-        some = slice(start, start + CLEANED_AT_ONCE)
-        by_time = signals[some].transpose(1, 0, 2)  # (1000, n, leads)
-        filtered = filter_matrix() @ by_time.reshape(len(by_time), -1)
-        cleaned[some] = filtered.reshape(by_time.shape).transpose(1, 0, 2)
-    cleaned -= np.float32(normalization.mean)
-    cleaned /= np.float32(normalization.std + STD_EPS)
-    return cleaned
+    return normalized(filtered(signals), normalization)
 
 
-def filters() -> list[tuple[Coefficients, Coefficients]]:
-    """Numerator and denominator of the band-pass and of the notch, in the order in which they are applied."""
-    return [(np.array(numerator), np.array(denominator)) for numerator, denominator in (_BANDPASS, _NOTCH)]
+def normalized(filtered: Array, normalization: Normalization) -> NDArray[np.float32]:
+    """What `filtered` gave, less the mean, by the deviation."""
+    scaled = filtered.astype(np.float32)
+    scaled -= np.float32(normalization.mean)
+    scaled /= np.float32(normalization.std + STD_EPS)
+    return scaled
 
 
-@cache
-def filter_matrix() -> NDArray[np.float64]:
-    """What the filters do to the 1000 samples of a lead, as a matrix (1000, 1000).
+def filtered(signals: Array) -> Array:
+    """The band-pass, then the notch, each forwards and backwards: (B, T, leads) -> the same, float64.
 
-    They are linear, and so is the padding of both ends, with the signal turned around its first and its last sample.
-    So the columns are the filtered unit vectors. It is what `filtfilt` of scipy.signal does, without its import.
+    It is what `filtfilt` of scipy.signal does, without its import. Raises ValueError for T below SHORTEST.
     """
-    columns = np.eye(SAMPLES)
-    for numerator, denominator in filters():
-        pad = 3 * len(numerator)
-        before, after = columns[pad:0:-1], columns[-2 : -pad - 2 : -1]
-        padded = np.concatenate([2 * columns[:1] - before, columns, 2 * columns[-1:] - after])
-        for _ in range(2):  # forwards, then backwards
-            padded = _filtered(numerator, denominator, padded)[::-1]
-        columns = padded[pad:-pad]
-    return np.ascontiguousarray(columns)
+    batch, samples, leads = signals.shape
+    if samples < SHORTEST:
+        raise ValueError(f"a signal must have at least {SHORTEST} samples to be filtered, not {samples}")
+    result = np.empty(signals.shape)
+    for start in range(0, batch, CLEANED_TOGETHER):
+        some = slice(start, start + CLEANED_TOGETHER)
+        by_time = signals[some].transpose(1, 0, 2).reshape(samples, -1)
+        for each in FILTERS:
+            by_time = _both_ways(each, by_time)
+        result[some] = by_time.reshape(samples, -1, leads).transpose(1, 0, 2)
+    return result
 
 
-def _filtered(numerator: Coefficients, denominator: Coefficients, signals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, n) along the time, as if each signal had always had its first value; in the transposed direct form II."""
-    state = np.outer(state_at_rest(numerator, denominator), signals[0])
-    filtered = np.empty_like(signals)
-    for now, signal in enumerate(signals):
-        filtered[now] = numerator[0] * signal + state[0]
-        state[:-1], state[-1] = state[1:], 0.0
-        state += np.outer(numerator[1:], signal) - np.outer(denominator[1:], filtered[now])
-    return filtered
+def _both_ways(which: Filter, signals: Array) -> Array:
+    """(T, n) forwards and backwards, the ends padded with the signal turned around its first and its last sample."""
+    pad = which.padding
+    before, after = signals[pad:0:-1], signals[-2 : -pad - 2 : -1]
+    padded = np.concatenate([2 * signals[:1] - before, signals, 2 * signals[-1:] - after])
+    for _ in range(2):
+        padded = _forwards(which, padded)[::-1]
+    return padded[pad:-pad]
 
 
-def state_at_rest(numerator: Coefficients, denominator: Coefficients) -> Coefficients:
-    """The state, in the transposed direct form II, that a constant input of 1 leaves as it is.
-
-    Its k-th value is what past inputs and outputs will add to the output k steps on. All inputs are 1 and all outputs
-    the filter's gain for a constant, so it is the sum of numerator - gain denominator over the coefficients after k.
-    """
-    gain = numerator.sum() / denominator.sum()
-    later = np.cumsum((numerator - gain * denominator)[::-1])[::-1]
-    return later[1:]
+def _forwards(which: Filter, signals: Array) -> Array:
+    """(T, n) along the time, as if each signal had always had its first value."""
+    result = np.empty_like(signals)
+    block = np.zeros((len(which.by_block), signals.shape[1]))
+    block[BLOCK:] = np.outer(which.at_rest, signals[0])
+    for start in range(0, len(signals), BLOCK):
+        part = signals[start : start + BLOCK]
+        block[: len(part)] = part
+        after = which.by_block @ block
+        result[start : start + BLOCK] = after[: len(part)]
+        block[BLOCK:] = after[BLOCK:]
+    return result
 
 
 def metadata(age: float | None, sex: float | None, fill: MetadataFill) -> Metadata:

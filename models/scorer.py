@@ -1,6 +1,5 @@
 """A model that stays in memory and scores batches of recordings."""
 
-import ctypes
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,47 +7,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models import bench, preprocessing
+from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.weights.model import Model, Weights
+from ecgbatch.models.preprocessing import Normalization
+from ecgbatch.models.weights.model import Model
+from ecgbatch.records import quality
 from ecgbatch.records.leads import LEADS
+from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 Array = NDArray[np.float32]
 Cleaned = Any
-"""(B, 1000, 12) float32, ready for the network: an array, or with device cuda a tensor there."""
+"""(B, T, 12) float32, ready for the network: an array, or with device cuda a tensor there."""
+Clean = Callable[[NDArray[np.float64]], tuple[Cleaned, list[Quality]]]
 Network = Callable[[Cleaned, Array], Array]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as in glibc's malloc.h
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
-BATCH_SIZES = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
-"""By device and kernel, unless `ecgbatch model bench` found better: the compiled kernel is as fast at any size."""
-MOST_ON_CPU = 64
-"""Records in a batch on a CPU: with more, torch takes over 400 MB and is a few per cent faster at best."""
+USUAL_BATCH = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
+"""Records in a batch, by device and kernel; the compiled kernel is as fast at any size."""
+LARGEST_BATCH_ON_CPU = 64
+"""With more records, torch takes over 400 MB and is a few per cent faster at best."""
 
 
 class Scorer:
-    """Scores records by one model.
+    """Scores records by one model, which stays in memory: `clean`, then `score`, at any length of 2.5 s or more.
 
     `kernel` is compiled (a CPU only, where it was built), torch, or auto: compiled where that can be. The compiled
-    kernel cleans too, and imports neither torch nor scipy. Without a `batch_size` it is what `ecgbatch model bench`
-    suggested, or a default; on a CPU it is at most MOST_ON_CPU. Raises EcgbatchError for a device or kernel that cannot
-    be had here, and for weights that were tampered with.
+    kernel cleans too, and imports neither torch nor scipy. `batch_size` is how many records go through the network
+    together, USUAL_BATCH if None; on a CPU it is at most LARGEST_BATCH_ON_CPU. Raises EcgbatchError for a device or
+    kernel that cannot be had here, and for weights that were tampered with.
     """
 
     def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto", batch_size: int | None = None) -> None:
         self.model = model
         self.device = device
         self.kernel = choose_kernel(model.config, device, kernel)
-        suggested = bench.suggestion(model.fingerprint, device, self.kernel)
-        usual = suggested.batch_size if suggested else BATCH_SIZES[device, self.kernel]
-        wanted = batch_size or usual
-        self.batch_size = min(wanted, MOST_ON_CPU) if device == "cpu" else wanted
-        self._clean: Callable[[NDArray[np.float64]], Cleaned]
-        cleaner = compiled.clean if self.kernel == "compiled" else preprocessing.clean
-        self._clean = partial(cleaner, normalization=model.normalization)
+        self.batch_size = batch_size or USUAL_BATCH[device, self.kernel]
+        if device == "cpu":
+            self.batch_size = min(self.batch_size, LARGEST_BATCH_ON_CPU)
+        self._clean: Clean
         self._network: Network
         if device == "cuda":
             from ecgbatch.models.kernels.cuda import CudaNetwork
@@ -57,16 +56,20 @@ class Scorer:
             self._clean = on_gpu.clean
         elif self.kernel == "compiled":
             self._network = compiled.CompiledNetwork(model.weights(), model.config)
+            self._clean = partial(compiled.clean, normalization=model.normalization)
         else:
             import torch
 
+            from ecgbatch.models.kernels.plain_torch import TorchNetwork, keep_freed_memory
+
             torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
             keep_freed_memory()
-            self._network = torch_network(model.weights(), model.config)
+            self._network = TorchNetwork(model.weights(), model.config)
+            self._clean = partial(_clean_in_numpy, normalization=model.normalization)
         self._warm_up()
 
-    def clean(self, signals: NDArray[np.float64]) -> Cleaned:
-        """(B, 1000, 12) in mV at 100 Hz -> filtered and normalised, as `score` takes it."""
+    def clean(self, signals: NDArray[np.float64]) -> tuple[Cleaned, list[Quality]]:
+        """(B, T, 12) in mV at 100 Hz -> filtered and normalised, as `score` takes it, and the quality of each."""
         return self._clean(signals)
 
     def metadata(self, age: float | None, sex: float | None) -> preprocessing.Metadata:
@@ -74,21 +77,19 @@ class Scorer:
         return preprocessing.metadata(age, sex, self.model.metadata_fill)
 
     def score(self, cleaned: Cleaned, metadata: Array) -> Array:
-        """(B, 1000, 12), (B, 2) -> probabilities (B, 5) in the order of LABELS."""
+        """(B, T, 12) from `clean`, (B, 2) from `metadata` -> probabilities (B, 5) in the order of LABELS."""
         if len(cleaned) == 0:
             return np.empty((0, len(LABELS)), np.float32)
-        parts = [
-            self._network(cleaned[start : start + self.batch_size], metadata[start : start + self.batch_size])
-            for start in range(0, len(cleaned), self.batch_size)
-        ]
-        probabilities = np.concatenate(parts)
+        batches = [slice(start, start + self.batch_size) for start in range(0, len(cleaned), self.batch_size)]
+        probabilities = np.concatenate([self._network(cleaned[batch], metadata[batch]) for batch in batches])
         if probabilities.shape != (len(cleaned), len(LABELS)):
             raise EcgbatchError(f"the model gave {probabilities.shape} probabilities for {len(cleaned)} records")
         return probabilities
 
     def _warm_up(self) -> None:
         example = np.random.default_rng(0).standard_normal((1, SAMPLES, len(LEADS)))
-        self.score(self.clean(example), np.array([[60.0, 0.0]], np.float32))
+        cleaned, _ = self.clean(example)
+        self.score(cleaned, np.array([[60.0, 0.0]], np.float32))
 
 
 def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
@@ -104,33 +105,6 @@ def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
     return "compiled" if device == "cpu" and compiled.available() and compiled.supports(config) else "torch"
 
 
-def keep_freed_memory() -> None:
-    """Lets this process hold on to the memory of tensors that are gone.
-
-    Left to itself, glibc gives it back to the system and takes it again, page after page, for each of torch's steps,
-    which costs a tenth of their time.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that it takes
-        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(M_ARENA_MAX, 1)  # what the thread that reads has freed is used again, too
-
-
-def torch_network(weights: Weights, config: NetworkConfig, device: str = "cpu") -> Network:
-    """The network in plain torch, ready to score arrays."""
-    import torch
-
-    from ecgbatch.models.network import ParallelXLSTM
-
-    network = ParallelXLSTM(config)
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-    network.eval().to(device)
-
-    def score(signal: Array, metadata: Array) -> Array:
-        with torch.inference_mode():
-            inputs = (torch.from_numpy(part).to(device) for part in (signal, metadata))
-            probabilities: Array = network(*inputs).cpu().numpy()
-            return probabilities
-
-    return score
+def _clean_in_numpy(signals: NDArray[np.float64], normalization: Normalization) -> tuple[Array, list[Quality]]:
+    filtered = preprocessing.filtered(signals)
+    return preprocessing.normalized(filtered, normalization), quality.measure(filtered)

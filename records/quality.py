@@ -13,6 +13,7 @@ LOWEST_AMPLITUDE, HIGHEST_AMPLITUDE = 0.33, 3.2
 """Millivolts."""
 LARGEST_LIMB_RESIDUAL = 0.1
 
+_SILENT_MILLIVOLTS = 1e-6
 _CLIPPED_MILLIVOLTS = 2.0
 _HELD_SECONDS, _HELD_SAMPLES = 0.02, 5
 
@@ -21,7 +22,8 @@ class Quality(NamedTuple):
     """Of a recording after the band-pass (`models.preprocessing`), at 100 Hz.
 
     amplitude: millivolts; the median over the leads of the range from the 0.5th to the 99.5th percentile.
-    limb_residual: root mean square of I + III - II over that of I, II and III together; 0 if they are all zero.
+    limb_residual: root mean square of I + III - II over that of I, II and III together; 0 if that is below a
+        nanovolt, as of leads that are constant.
     """
 
     amplitude: float
@@ -37,13 +39,15 @@ class Quality(NamedTuple):
         return flags
 
 
-def measure(filtered: NDArray[np.float64]) -> Quality:
-    """Of a band-passed signal, (T, 12) mV at 100 Hz."""
-    low, high = np.percentile(filtered, [0.5, 99.5], axis=0)
-    first, second, third = filtered[:, 0], filtered[:, 1], filtered[:, 2]
-    residual = np.mean(np.square(first + third - second))
-    together = np.mean(np.square(filtered[:, :3]))
-    return Quality(float(np.median(high - low)), float(np.sqrt(residual / together)) if together else 0.0)
+def measure(filtered: NDArray[np.float64]) -> list[Quality]:
+    """Of band-passed signals, (n, T, 12) mV at 100 Hz. `models.kernels.compiled.clean` gives the same."""
+    low, high = np.percentile(filtered.transpose(0, 2, 1), [0.5, 99.5], axis=-1)  # (n, 12) each
+    first, second, third = np.moveaxis(filtered[..., :3], -1, 0)
+    contradiction = np.square(first + third - second).mean(-1)
+    limbs = np.square(filtered[..., :3]).mean((-1, -2))
+    silent = limbs < _SILENT_MILLIVOLTS**2
+    residual = np.sqrt(np.divide(contradiction, limbs, out=np.zeros_like(limbs), where=~silent))
+    return [Quality(*each) for each in zip(np.median(high - low, axis=-1).tolist(), residual.tolist(), strict=True)]
 
 
 def is_clipped(signal: NDArray[np.float64], rate: Fraction) -> bool:

@@ -82,10 +82,10 @@ def _reading(settings: Settings) -> str:
 
 
 def _device(settings: Settings) -> str:
-    from ecgbatch.models import bench
+    from ecgbatch.models.suggestion import cores
 
     if settings.device == "cpu":
-        return f"cpu, {bench.cores()} cores"
+        return f"cpu, {cores()} cores"
     import torch
 
     if not torch.cuda.is_available():

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.models import suggestion
 from ecgbatch.models.scorer import Scorer as ModelScorer
+from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.registry import Registry
+from ecgbatch.records.quality import Quality
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import SAMPLES, Reason, Record, RecordError, Recording
 from ecgbatch.settings import Settings
@@ -42,8 +45,8 @@ class Scorer(Protocol):
     def metadata(self, age: float | None, sex: float | None) -> tuple[tuple[float, float], tuple[str, ...]]:
         """Age and sex as `score` takes them, and the flags of what was filled in."""
 
-    def clean(self, signals: NDArray[np.float64]) -> Any:
-        """(n, T, 12) mV at 100 Hz, as `score` takes it."""
+    def clean(self, signals: NDArray[np.float64]) -> tuple[Any, Sequence[Quality]]:
+        """(n, T, 12) mV at 100 Hz, as `score` takes it, and the quality of each record."""
 
     def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, T, 12), (n, 2) -> probabilities (n, 5)."""
@@ -62,7 +65,10 @@ def read_recording(settings: Settings, root: Path, path: str) -> Recording:
 def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
     """The model of this fingerprint; raises EcgbatchError if this machine has it not, or cannot run it."""
     model = Registry(settings.model_dir).by_fingerprint(fingerprint)
-    return ModelScorer(model, settings.device, settings.kernel, settings.batch_size)
+    kernel = choose_kernel(model.config, settings.device, settings.kernel)
+    suggested = suggestion.find(settings.model_dir, fingerprint, settings.device, kernel)
+    batch_size = settings.batch_size or (suggested.batch_size if suggested else None)
+    return ModelScorer(model, settings.device, kernel, batch_size)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class ReadRecord:
 
     id: int
     recording: Recording
+    quality: Quality
     flags: str
 
 
@@ -189,14 +196,15 @@ def read_batches(read: Callable[[str], Recording], scorer: Scorer, records: Sequ
 
 
 def _clean(scorer: Scorer, found: Sequence[tuple[Record, Recording]]) -> Batch:
+    cleaned, qualities = scorer.clean(np.stack([recording.signal for _, recording in found]))
     metadata, records = [], []
-    for record, recording in found:
+    for (record, recording), quality in zip(found, qualities, strict=True):
         age = record.age if record.age is not None else recording.age
         sex = record.sex if record.sex is not None else recording.sex
         values, flags = scorer.metadata(age, sex)
         metadata.append(values)
-        records.append(ReadRecord(_id(record), recording, ",".join(sorted({*recording.flags, *flags}))))
-    cleaned = scorer.clean(np.stack([recording.signal for _, recording in found]))
+        all_flags = ",".join(sorted({*recording.flags, *flags, *quality.flags()}))
+        records.append(ReadRecord(_id(record), recording, quality, all_flags))
     return Batch(cleaned, np.array(metadata, np.float32), records, [])
 
 
@@ -224,6 +232,7 @@ def _prediction(read_record: ReadRecord, probabilities: list[float]) -> Predicti
         (norm, mi, sttc, cd, hyp),
         recording.sha256,
         read_record.flags,
+        *read_record.quality,
         format=recording.format,
         device=recording.device,
         age=recording.age,

@@ -13,7 +13,7 @@ from celery.signals import worker_init, worker_ready, worker_shutting_down
 
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import open_database
-from ecgbatch.models import bench
+from ecgbatch.models import suggestion
 from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.model import Model
 from ecgbatch.models.weights.registry import Registry
@@ -60,9 +60,9 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
 def _suggested_processes(settings: Settings, model: Model) -> int:
     """What `ecgbatch model bench` found best on this machine; else one per core, or one for a GPU."""
     kernel = choose_kernel(model.config, settings.device, settings.kernel)
-    if suggested := bench.suggestion(model.fingerprint, settings.device, kernel):
+    if suggested := suggestion.find(settings.model_dir, model.fingerprint, settings.device, kernel):
         return suggested.processes
-    return bench.cores() if settings.device == "cpu" else 1
+    return suggestion.cores() if settings.device == "cpu" else 1
 
 
 @dataclass

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels.cuda import WholeSequence, plain_scan
+from ecgbatch.models.kernels.filtering import Filters, both_ways
 from ecgbatch.models.network import ParallelXLSTM
-from ecgbatch.models.preprocessing import Normalization, filter_matrix
+from ecgbatch.models.preprocessing import STD_EPS, Normalization
 from ecgbatch.models.training.examples import read_signal
 from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.records.leads import LEADS
@@ -200,15 +201,14 @@ def _write_torchscript(
 class Cleaning(nn.Module):
     """A network that takes signals in mV at 100 Hz, and filters and normalises them."""
 
-    filters: Tensor
-
     def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
-        self.mean, self.std = normalization.mean, normalization.std + preprocessing.STD_EPS
-        self.register_buffer("filters", torch.from_numpy(filter_matrix()))
+        self.mean, self.std = normalization.mean, normalization.std + STD_EPS
+        self.filters = Filters()
+        self.filters.both_ways = torch.jit.script(both_ways)
 
     def forward(self, signal: Tensor, metadata: Tensor) -> Tensor:
-        filtered = (self.filters @ signal.double()).float()
+        filtered = self.filters(signal).float()
         probabilities: Tensor = self.network((filtered - self.mean) / self.std, metadata)
         return probabilities

@@ -2,7 +2,7 @@
 
 An operator Scan runs over chunks of time steps, which pass through all layers; in it another one runs the sLSTM step
 by step. Formulas and shapes are those of `models.network`: B records, L time steps of a chunk, D embedding, I inner
-width of the mLSTM, N heads, d width of a head. One file serves any B.
+width of the mLSTM, N heads, d width of a head. One file serves any B and any length.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -33,19 +34,19 @@ from ecgbatch.models.network import (
     Norm,
     SLSTMBlock,
 )
-from ecgbatch.models.preprocessing import STD_EPS, Normalization, filter_matrix
+from ecgbatch.models.preprocessing import BLOCK, FILTERS, STD_EPS, Filter, Normalization
 from ecgbatch.models.weights.model import Weights
 from ecgbatch.records.leads import LEADS
-from ecgbatch.records.recording import SAMPLES
 
 OPSET, IR_VERSION = 20, 9  # of 2023, the first with Gelu
-MOST_IN_CHUNK = 50  # time steps
+CHUNK = 50  # time steps
 FEWEST_INPUTS = 8  # of a matrix in eight bits: below that the scales take more than is saved
 GATES = ".mlstm_cell."  # the mLSTM's gates are folded with other weights, and few: they stay float32
-BATCH = "batch"
+BATCH, SIGNALS = "batch", "signals"
+END = np.iinfo(np.int64)  # where a Slice ends that goes to the end
 
 Shape = tuple[int | str, ...]
-"""Sizes, of which one may be BATCH."""
+"""Sizes, of which one may be a name."""
 
 
 @dataclass
@@ -59,8 +60,9 @@ class Carried:
 
 @dataclass
 class Scope:
-    """The nodes of the main graph or of a loop's body."""
+    """The nodes of the main graph or of a loop's body, and the kind of number that the loop carries."""
 
+    kind: int = TensorProto.FLOAT
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     carried: dict[str, Carried] = field(default_factory=dict)
 
@@ -101,8 +103,22 @@ class Graph:
             floats = self.op("Cast", self.constant(numbers, np.int8), to=TensorProto.FLOAT)
             return self.op("Mul", floats, self.constant(scale))
 
+    def whole_numbers(self, *values: int | str) -> str:
+        """Numbers, and names of tensors (1,), as one tensor."""
+        each = [value if isinstance(value, str) else self.constant([value], np.int64) for value in values]
+        return self.op("Concat", *each, axis=0)
+
+    def size(self, x: str, axis: int) -> str:
+        """The size of an axis, (1,)."""
+        return self.op("Shape", x, start=axis, end=axis + 1)
+
     def reshape(self, x: str, *shape: int) -> str:
         return self.op("Reshape", x, self.constant(shape, np.int64))
+
+    def slice(self, x: str, start: int, end: int | str, step: int = 1) -> str:
+        """x[start:end:step] along the first axis."""
+        numbers = [self.constant([n], np.int64) if isinstance(n, int) else n for n in (start, end, 0, step)]
+        return self.op("Slice", x, *numbers)
 
     def transpose(self, x: str, *axes: int) -> str:
         return self.op("Transpose", x, perm=axes)
@@ -120,20 +136,22 @@ class Graph:
         yield
         self.scopes = scopes
 
-    def scan(self, body: Callable[[str], str | None], sequence: str, given: Shape, axis: int = 0) -> list[str]:
+    def scan(
+        self, body: Callable[[str], str], sequence: str, given: Shape, axis: int = 0, kind: int = TensorProto.FLOAT
+    ) -> list[str]:
         """Runs `body` over an axis of the sequence.
 
-        Gives all that was `carried` as it is in the end and, if `given` has sizes, what `body` returned, stacked on
+        Gives all that was `carried` as it is in the end, then what `body` returned, of the sizes `given`, stacked on
         axis 0.
         """
-        self.scopes.append(Scope())
+        self.scopes.append(Scope(kind))
         part = self._name("part")
-        result = body(part)
-        results = [] if result is None else [self.op("Identity", result)]  # a name may not be put out twice
+        result = self.op("Identity", body(part))  # a name may not be put out twice
         scope = self.scopes.pop()
         carried = scope.carried.values()
-        inputs = [_floats(name, each.shape) for name, each in scope.carried.items()] + [_floats(part, None)]
-        outputs = [_floats(each.following, each.shape) for each in carried] + [_floats(name, given) for name in results]
+        values = partial(helper.make_tensor_value_info, elem_type=kind)
+        inputs = [values(name, shape=each.shape) for name, each in scope.carried.items()] + [values(part, shape=None)]
+        outputs = [values(each.following, shape=each.shape) for each in carried] + [values(result, shape=given)]
         loop = helper.make_graph(scope.nodes, "loop", inputs, outputs)
         start = [each.start for each in carried]
         attributes = {"body": loop, "num_scan_inputs": 1, "scan_input_axes": [axis]}
@@ -152,10 +170,10 @@ class Graph:
 
     def _filled(self, value: float, shape: Shape) -> str:
         with self.outside():
-            batch = self.op("Shape", "signal", start=0, end=1)
-            sizes = [batch if size == BATCH else self.constant([size], np.int64) for size in shape]
+            batch = self.size("signal", 0)
             fill = numpy_helper.from_array(np.array([value], np.float32))
-            return self.op("ConstantOfShape", self.op("Concat", *sizes, axis=0), value=fill)
+            sizes = self.whole_numbers(*(batch if size == BATCH else size for size in shape))
+            return self.op("ConstantOfShape", sizes, value=fill)
 
     def _name(self, kind: str) -> str:
         return f"{kind.lower()}_{next(self._numbers)}"
@@ -193,13 +211,13 @@ def dequantized(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 def onnx_model(
     network: WholeSequence, normalization: Normalization | None, int8: bool, about: dict[str, Any]
 ) -> onnx.ModelProto:
-    """The whole model: `signal` (B, 1000, 12) and `metadata` (B, 2) -> `probabilities` (B, 5), all float32.
+    """The whole model: `signal` (B, T, 12) and `metadata` (B, 2) -> `probabilities` (B, 5), all float32.
 
     The signal is cleaned already or, when there is a normalisation to clean it by, in mV at 100 Hz. `about` goes into
     the file's metadata.
     """
     g = Graph(int8)
-    x = g.transpose("signal", 1, 0, 2)  # (1000, B, 12)
+    x = g.transpose("signal", 1, 0, 2)  # (T, B, 12)
     if normalization is not None:
         x = cleaned(g, x, normalization)
     pooled = streamed(g, network, x)
@@ -210,7 +228,7 @@ def onnx_model(
     logits = linear(g, y, network.classifier[6])
     g.scopes[0].nodes.append(helper.make_node("Sigmoid", [logits], ["probabilities"]))
 
-    shapes = {"signal": (SAMPLES, len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (len(LABELS),)}
+    shapes = {"signal": ("samples", len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (len(LABELS),)}
     *inputs, output = (_floats(name, (BATCH, *shape)) for name, shape in shapes.items())
     graph = helper.make_graph(g.scopes[0].nodes, "ecgbatch", inputs, [output], [*g.constants.values()])
     opsets = [helper.make_opsetid("", OPSET)]
@@ -220,44 +238,85 @@ def onnx_model(
 
 
 def cleaned(g: Graph, x: str, normalization: Normalization) -> str:
-    """(1000, B, 12) in mV -> the same shape, filtered and normalised; see `models.preprocessing.clean`."""
-    by_time = g.op("Cast", g.reshape(x, SAMPLES, -1), to=TensorProto.DOUBLE)
-    filtered = g.op("Cast", g.op("MatMul", g.constant(filter_matrix(), np.float64), by_time), to=TensorProto.FLOAT)
-    centred = g.op("Sub", g.reshape(filtered, SAMPLES, -1, len(LEADS)), g.constant(normalization.mean))
+    """(T, B, 12) in mV -> the same shape, filtered and normalised; see `models.preprocessing.filtered`."""
+    by_time = g.op("Cast", g.reshape(x, 0, -1), to=TensorProto.DOUBLE)
+    for each in FILTERS:
+        by_time = both_ways(g, by_time, each)
+    filtered = g.reshape(g.op("Cast", by_time, to=TensorProto.FLOAT), 0, -1, len(LEADS))
+    centred = g.op("Sub", filtered, g.constant(normalization.mean))
     return g.op("Div", centred, g.constant(normalization.std + STD_EPS))
 
 
+def both_ways(g: Graph, x: str, which: Filter) -> str:
+    """(T, n) forwards and backwards, the ends padded with the signal turned around its first and its last sample."""
+    pad, two = which.padding, g.constant(2, np.float64)
+    before = g.op("Sub", g.op("Mul", two, g.slice(x, 0, 1)), g.slice(x, pad, 0, -1))
+    after = g.op("Sub", g.op("Mul", two, g.slice(x, -1, END.max)), g.slice(x, -2, -pad - 2, -1))
+    x = g.op("Concat", before, x, after, axis=0)
+    for _ in range(2):
+        x = g.slice(forwards(g, x, which), -1, END.min, -1)
+    return g.slice(x, pad, -pad)
+
+
+def forwards(g: Graph, x: str, which: Filter) -> str:
+    """(T, n) along the time, as if each signal had always had its first value."""
+    matrix, order = g.constant(which.by_block, np.float64), len(which.at_rest)
+    start = g.op("MatMul", g.constant(which.at_rest[:, np.newaxis], np.float64), g.slice(x, 0, 1))
+
+    def filter_block(block: str) -> str:
+        state = g.carried(start, (order, SIGNALS))
+        filtered, after = g.split(g.op("MatMul", matrix, g.op("Concat", block, state, axis=0)), BLOCK, order, axis=0)
+        g.carry(state, after)
+        return filtered
+
+    steps, signals = g.size(x, 0), g.size(x, 1)
+    blocks = g.op("Reshape", filled_up(g, x, BLOCK), g.whole_numbers(-1, BLOCK, signals))
+    *_, filtered = g.scan(filter_block, blocks, (BLOCK, SIGNALS), kind=TensorProto.DOUBLE)
+    return g.slice(g.op("Reshape", filtered, g.whole_numbers(-1, signals)), 0, steps)
+
+
+def filled_up(g: Graph, x: str, multiple: int) -> str:
+    """With zeros at the end of the first axis, to a multiple of that length."""
+    size = g.constant([multiple], np.int64)
+    missing = g.op("Mod", g.op("Sub", size, g.op("Mod", g.size(x, 0), size)), size)
+    return g.op("Pad", x, g.whole_numbers(0, missing), "", g.constant([0], np.int64))
+
+
 def streamed(g: Graph, network: WholeSequence, x: str) -> list[str]:
-    """(1000, B, 12) -> mean and maximum over time of the fused branches, (B, D) each."""
+    """(T, B, 12) -> mean and maximum over time of the fused branches, (B, D) each.
+
+    The last chunk is filled up with zeros, whose steps are cut off again: the network only looks back.
+    """
     config = network.config
-    steps = SAMPLES // config.patch
-    length = max(size for size in range(1, MOST_IN_CHUNK + 1) if steps % size == 0)
-    patches = g.transpose(g.reshape(x, steps, config.patch, -1, len(LEADS)), 0, 2, 1, 3)
-    chunks = g.reshape(patches, steps // length, length, -1, config.inputs)
+    batch = g.size(x, 1)
+    patch = g.constant([config.patch], np.int64)
+    steps = g.op("Div", g.size(x, 0), patch)
+    seen = filled_up(g, g.slice(x, 0, g.op("Mul", steps, patch)), CHUNK * config.patch)
+    patches = g.op("Reshape", seen, g.whole_numbers(-1, config.patch, batch, len(LEADS)))
+    patches = g.transpose(patches, 0, 2, 1, 3)
+    chunks = g.op("Reshape", patches, g.whole_numbers(-1, CHUNK, batch, config.inputs))
     norm = network.embedding_norm
 
-    def advance(chunk: str) -> None:
-        total = g.carried(0.0, (BATCH, config.embedding_dim))
-        highest = g.carried(-math.inf, (BATCH, config.embedding_dim))
+    def advance(chunk: str) -> str:
         x = linear(g, chunk, network.embedding)
         x = g.op("LayerNormalization", x, g.constant(norm.weight), g.constant(norm.bias), axis=-1, epsilon=NORM_EPS)
         x = g.op("Relu", x)
         for slstm_branch, mlstm_branch in network.levels():
             left = right = x
             for one in cast(Iterable[SLSTMBlock], slstm_branch.blocks):
-                left = g.op("Add", left, slstm(g, one.xlstm, normed(g, left, one.xlstm_norm), length))
+                left = g.op("Add", left, slstm(g, one.xlstm, normed(g, left, one.xlstm_norm), CHUNK))
                 left = g.op("Add", left, feed_forward(g, one.ffn, normed(g, left, one.ffn_norm)))
             for other in cast(Iterable[MLSTMBlock], mlstm_branch.blocks):
-                right = g.op("Add", right, mlstm(g, other.xlstm, normed(g, right, other.xlstm_norm), length))
+                right = g.op("Add", right, mlstm(g, other.xlstm, normed(g, right, other.xlstm_norm), CHUNK))
             left = normed(g, left, slstm_branch.post_blocks_norm)
             right = normed(g, right, mlstm_branch.post_blocks_norm)
             x = g.op("Mul", g.op("Add", left, right), g.constant(0.5))
-        time = g.constant([0], np.int64)
-        g.carry(total, g.op("Add", total, g.op("ReduceSum", x, time, keepdims=0)))
-        g.carry(highest, g.op("Max", highest, g.op("ReduceMax", x, time, keepdims=0)))
+        return x
 
-    total, highest, *_ = g.scan(advance, chunks, ())
-    return [g.op("Div", total, g.constant(steps)), highest]
+    *_, fused = g.scan(advance, chunks, (CHUNK, BATCH, config.embedding_dim))
+    fused = g.slice(g.op("Reshape", fused, g.whole_numbers(-1, batch, config.embedding_dim)), 0, steps)
+    time = g.constant([0], np.int64)
+    return [g.op(kind, fused, time, keepdims=0) for kind in ("ReduceMean", "ReduceMax")]
 
 
 def linear(g: Graph, x: str, layer: nn.Module) -> str:

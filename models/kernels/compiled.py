@@ -7,7 +7,6 @@ itself, so a record's probabilities are the same, bit for bit, in every batch.
 import importlib
 import math
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,9 @@ from ecgbatch.models.config import (
     QKV_BLOCK,
     NetworkConfig,
 )
-from ecgbatch.models.preprocessing import STD_EPS, Normalization, filters, state_at_rest
+from ecgbatch.models.preprocessing import FILTERS, STD_EPS, Normalization
 from ecgbatch.records.leads import LEADS
+from ecgbatch.records.quality import Quality
 from ecgbatch.settings import EcgbatchError
 
 try:
@@ -33,6 +33,8 @@ except ImportError:  # no C++ compiler when the package was installed
 
 Array = NDArray[np.float32]
 AnyArray = NDArray[np.floating[Any]]
+_FILTERS = [np.array([*each.numerator, *each.denominator, *each.at_rest]) for each in FILTERS]
+
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 LONGEST = 1 << 20
 """Samples of a signal that the kernel takes."""
@@ -73,13 +75,13 @@ def supports(config: NetworkConfig) -> bool:
 
 def clean(
     signals: NDArray[np.float64], normalization: Normalization, instructions: str | None = None
-) -> tuple[Array, NDArray[np.float64]]:
+) -> tuple[Array, list[Quality]]:
     """`models.preprocessing.clean`, compiled: (B, T, 12) in mV at 100 Hz -> the same shape, as the network takes it.
 
-    Beside it what `records.quality.measure` says of each filtered record: (B, 2), amplitude in mV and limb residual. All
-    `usable_instructions()` give the same to the last bit. From scipy the filtered signal differs by less than 1e-10
-    of its largest value, before it is rounded to float32. Raises EcgbatchError for an array that is not float64 or not
-    C-contiguous, ValueError for T not above 21, the filters' padding.
+    Beside it what `records.quality.measure` says of each record, after both filters. All `usable_instructions()` give
+    the same to the last bit. From scipy the filtered signal differs by less than 1e-10 of its largest value, before it
+    is rounded to float32. Raises EcgbatchError for an array that is not float64 or not C-contiguous, ValueError for T
+    not above 21, the filters' padding.
     """
     _check("signals", signals, (None, None, len(LEADS)), np.float64)
     batch, samples = signals.shape[:2]
@@ -87,14 +89,8 @@ def clean(
         raise EcgbatchError(f"a signal must have at most {LONGEST} samples, not {samples}: cut it")
     cleaned, qualities = np.empty(signals.shape, np.float32), np.empty((batch, 2))
     scale = (normalization.mean, normalization.std + STD_EPS)
-    _kernel.clean(_choose(instructions), *_filters_for_kernel(), *scale, signals, cleaned, qualities, batch, samples)
-    return cleaned, qualities
-
-
-@cache
-def _filters_for_kernel() -> list[NDArray[np.float64]]:
-    """Numerator, denominator and state at rest of each filter."""
-    return [np.concatenate([*coefficients, state_at_rest(*coefficients)]) for coefficients in filters()]
+    _kernel.clean(_choose(instructions), *_FILTERS, *scale, signals, cleaned, qualities, batch, samples)
+    return cleaned, [Quality(*each) for each in qualities.tolist()]
 
 
 class CompiledNetwork:

@@ -25,9 +25,12 @@ from torch.nn import functional as F
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
-from ecgbatch.models.network import HALVED_EPS, SLSTM, Branch, ParallelXLSTM, SLSTMBlock, slstm_scan
+from ecgbatch.models.kernels.filtering import Filters
+from ecgbatch.models.network import HALVED_EPS, SLSTM, Branch, ParallelXLSTM, SLSTMBlock, patched, slstm_scan
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.weights.model import Weights
+from ecgbatch.records import quality
+from ecgbatch.records.quality import Quality
 from ecgbatch.settings import EcgbatchError
 
 try:
@@ -66,17 +69,14 @@ class CudaNetwork:
         self._network = WholeSequence(config, scan)
         self._network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
         self._network.eval().to(self.device)
-        self._filters = torch.from_numpy(preprocessing.filter_matrix()).to(self.device).t()
+        self._filters = Filters().to(self.device)
 
-    def clean(self, signals: NDArray[np.float64]) -> Tensor:
-        """As `preprocessing.clean`: (B, 1000, 12) in mV at 100 Hz -> a tensor on the device.
-
-        The same product in float32 would be off by up to 4e-4, more the further a lead drifts.
-        """
+    def clean(self, signals: NDArray[np.float64]) -> tuple[Tensor, list[Quality]]:
+        """As `preprocessing.clean`: (B, T, 12) in mV at 100 Hz -> a tensor on the device, and the quality of each."""
         with torch.inference_mode():
-            by_lead = self._put(signals).double().transpose(1, 2)
-            filtered = (by_lead @ self._filters).float().transpose(1, 2)
-            return (filtered - self.normalization.mean) / (self.normalization.std + preprocessing.STD_EPS)
+            filtered = self._filters(self._put(signals))
+            scaled = (filtered.float() - self.normalization.mean) / (self.normalization.std + preprocessing.STD_EPS)
+            return scaled, quality.measure(filtered.cpu().numpy())
 
     def __call__(self, signal: Tensor | NDArray[np.float32], metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, T, 12) from `clean`, (B, 2) age in years and sex -> probabilities (B, 5)."""
@@ -112,7 +112,7 @@ class WholeSequence(ParallelXLSTM):
         self.scan = scan
 
     def pooled(self, signal: Tensor) -> Tensor:
-        patches = signal.reshape(signal.shape[0], -1, self.config.inputs)
+        patches = patched(signal, self.config.patch)
         x = F.relu(self.embedding_norm(self.embedding(patches.transpose(0, 1))))  # (T, B, D)
         for slstm, mlstm in self.levels():
             x = (self.slstm_blocks_of(slstm, x) + in_chunks(mlstm, x)) / 2

@@ -22,7 +22,8 @@ from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.metrics import best_threshold, roc_auc
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.network import ParallelXLSTM
-from ecgbatch.models.scorer import Network, choose_kernel, keep_freed_memory, torch_network
+from ecgbatch.models.kernels.plain_torch import TorchNetwork, keep_freed_memory
+from ecgbatch.models.scorer import Network, choose_kernel
 from ecgbatch.models.training import state
 from ecgbatch.models.training.augmentation import augmented
 from ecgbatch.models.training.examples import Examples, Say
@@ -156,7 +157,7 @@ class Training:
         if choose_kernel(config, self.device, "auto") == "compiled":
             network = compiled.CompiledNetwork(weights, config)
         else:
-            network = torch_network(weights, config, self.device)
+            network = TorchNetwork(weights, config, self.device)
         return np.concatenate(list(_scored(network, self.validation)))
 
     def _save(self) -> None:

@@ -11,8 +11,9 @@ import pytest
 from commands import Command
 from places import REPOSITORY
 
-from ecgbatch.models import bench
+from ecgbatch.models import bench, suggestion
 from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.suggestion import Suggestion
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 
 TINY = {
@@ -54,31 +55,29 @@ def test_benchmarks_give_a_table_and_json(name: str) -> None:
         assert all(value >= 0 for value in row.values() if isinstance(value, (int, float)))
 
 
-def test_model_bench_suggests_and_keeps_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_bench_suggests_and_keeps_it(command: Command) -> None:
     result = json.loads(command("model", "bench", "--json").stdout)
     assert {"cpu torch"} <= set(result["suggested"])
     assert {"device", "kernel", "batch_size", "clean_ms", "score_ms", "records_per_second", "matrix_share"} == set(
-        result["rates"][0]
+        result["measurements"][0]
     )
-    assert all(0 < rate["matrix_share"] < 1 for rate in result["rates"] if rate["device"] == "cpu")
+    assert all(0 < each["matrix_share"] < 1 for each in result["measurements"] if each["device"] == "cpu")
     assert all(suggested["batch_size"] >= 8 for suggested in result["suggested"].values())
     assert Path(result["kept_in"]).is_file()
-    monkeypatch.setenv("ECGBATCH_MODEL_DIR", command.environment["ECGBATCH_MODEL_DIR"])
-    kept = bench.suggestion(result["fingerprint"], "cpu", "torch")
-    assert kept == bench.Suggestion(**result["suggested"]["cpu torch"])
-    assert bench.suggestion("another model", "cpu", "torch") is None
-    assert bench.suggestion(result["fingerprint"], "cuda", "torch") is None
-    assert len(Registry(command.folder / "models").available()) == 2, "what is kept is no model"
+    model_dir = Path(command.environment["ECGBATCH_MODEL_DIR"])
+    kept = suggestion.find(model_dir, result["fingerprint"], "cpu", "torch")
+    assert kept == Suggestion(**result["suggested"]["cpu torch"])
+    assert suggestion.find(model_dir, "another model", "cpu", "torch") is None
+    assert suggestion.find(model_dir, result["fingerprint"], "cuda", "torch") is None
+    assert len(Registry(model_dir).available()) == 2, "what is kept is no model"
 
 
-def test_a_broken_suggestion_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ECGBATCH_MODEL_DIR", str(tmp_path))
-    assert bench.suggestion("f", "cpu", "torch") is None
-    found = bench.Bench("m:1", "f", 1.0, 100.0, [], {"cpu torch": bench.Suggestion(2, 32)})
-    path = bench.keep(found)
-    assert bench.suggestion("f", "cpu", "torch") == bench.Suggestion(2, 32)
+def test_a_broken_suggestion_is_none(tmp_path: Path) -> None:
+    assert suggestion.find(tmp_path, "f", "cpu", "torch") is None
+    path = suggestion.keep(tmp_path, "f", {"cpu torch": Suggestion(2, 32)})
+    assert suggestion.find(tmp_path, "f", "cpu", "torch") == Suggestion(2, 32)
     path.write_text("[]")
-    assert bench.suggestion("f", "cpu", "torch") is None
+    assert suggestion.find(tmp_path, "f", "cpu", "torch") is None
 
 
 def test_operations_are_those_of_the_published_network() -> None:
@@ -104,7 +103,7 @@ def test_the_published_way_gives_the_same_probabilities(tmp_path: Path) -> None:
     model = Registry(SHIPPED).find("xlstm-ecg:1.0.0")
     record = next(path.stem for path in sorted(tmp_path.glob("*.hea")) if " 100 " in path.read_text().splitlines()[0])
     scorer = Scorer(model, "cpu", "torch")
-    cleaned = scorer.clean(read(tmp_path, record).signal[None])
+    cleaned, _ = scorer.clean(read(tmp_path, record).signal[None])
     signal = read_and_clean(tmp_path / record, model.normalization.mean, model.normalization.std)
     np.testing.assert_allclose(signal[None], cleaned, atol=1e-6)
     metadata = np.array([[60.0, 1.0]], np.float32)

@@ -9,6 +9,7 @@ import golden
 import numpy as np
 import pytest
 import reference
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,15 +17,22 @@ from scipy.signal import butter, filtfilt, iirnotch, lfilter_zi
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.kernels import compiled
+from ecgbatch.models.kernels.filtering import Filters
 from ecgbatch.models.preprocessing import MetadataFill, Normalization, load_normalization, metadata
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
 from ecgbatch.settings import EcgbatchError
 
 FILL = MetadataFill(age=59.0, sex=0.4)
-Clean = Callable[..., NDArray[np.float32]]
-CLEANERS: dict[str, Clean] = {"matrix": preprocessing.clean} | {
-    name: partial(compiled.clean, instructions=name) for name in compiled.usable_instructions()
+Clean = Callable[[NDArray[np.float64], Normalization], NDArray[np.float32]]
+
+
+def compiled_clean(instructions: str, signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
+    return compiled.clean(signals, normalization, instructions)[0]
+
+
+CLEANERS: dict[str, Clean] = {"numpy": preprocessing.clean} | {
+    name: partial(compiled_clean, name) for name in compiled.usable_instructions()
 }
 
 
@@ -46,7 +54,7 @@ def test_records_at_once_give_what_leads_one_by_one_give(clean: Clean, batch: in
 @settings(max_examples=20, deadline=None)
 @given(at=st.integers(0, SAMPLES - 1), lead=st.integers(0, len(LEADS) - 1), size=st.floats(-30, 30))
 @pytest.mark.parametrize("cleaner", CLEANERS)
-def test_a_single_spike_anywhere_is_cleaned_alike(cleaner: str, at: int, lead: int, size: float) -> None:
+def test_a_single_spike_anywhere_is_cleaned_as_scipy_does(cleaner: str, at: int, lead: int, size: float) -> None:
     """The first and last samples are those on which the filters' padding is built."""
     signals = np.zeros((1, SAMPLES, len(LEADS)))
     signals[0, at, lead] = size
@@ -54,20 +62,26 @@ def test_a_single_spike_anywhere_is_cleaned_alike(cleaner: str, at: int, lead: i
     np.testing.assert_allclose(cleaned, reference.clean(signals, Normalization(0.0, 1.0)), atol=3e-6, rtol=0)
 
 
-@pytest.mark.parametrize("offset", [0.0, -3.0, 1000.0])
-def test_the_matrix_is_what_scipy_does_however_far_leads_are_off(offset: float) -> None:
-    signals = np.cumsum(np.random.default_rng(1).standard_normal((4, SAMPLES, 12)), axis=1) / 10 + offset
-    filtered = signals
-    for numerator, denominator in preprocessing.filters():
-        filtered = filtfilt(numerator, denominator, filtered, axis=1)
-    difference = preprocessing.filter_matrix() @ signals - filtered
-    assert np.abs(difference).max() < 1e-11 * np.abs(signals).max()
+def by_scipy(signals: np.ndarray) -> np.ndarray:
+    for each in preprocessing.FILTERS:
+        signals = filtfilt(each.numerator, each.denominator, signals, axis=1)
+    return signals
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("samples", [22, 49, 250, 500, 730, 737, SAMPLES, 3000])
+def test_filtering_is_what_scipy_does_at_any_length(samples: int, offset: float) -> None:
+    """However far leads are off, in numpy and in torch."""
+    signals = np.cumsum(np.random.default_rng(1).standard_normal((4, samples, 12)), axis=1) / 10 + offset
+    expected = by_scipy(signals)
+    in_torch = Filters()(torch.from_numpy(signals)).numpy()
+    for filtered in (preprocessing.filtered(signals), in_torch):
+        np.testing.assert_allclose(filtered, expected, atol=1e-11 * np.abs(signals).max(), rtol=0)
 
 
 def test_the_state_at_rest_is_scipys() -> None:
-    for numerator, denominator in preprocessing.filters():
-        at_rest = preprocessing.state_at_rest(numerator, denominator)
-        np.testing.assert_allclose(at_rest, lfilter_zi(numerator, denominator), rtol=1e-10)
+    for each in preprocessing.FILTERS:
+        np.testing.assert_allclose(each.at_rest, lfilter_zi(each.numerator, each.denominator), rtol=1e-10)
 
 
 def test_the_filters_take_drift_and_mains_away_and_leave_the_beats(clean: Clean) -> None:
@@ -102,15 +116,15 @@ def test_the_eight_golden_records(clean: Clean, golden_signals: np.ndarray, shar
 def test_the_coefficients_are_those_that_scipy_designs() -> None:
     bandpass = butter(preprocessing.BANDPASS_ORDER, preprocessing.BANDPASS_HZ, "bandpass", fs=SAMPLING_RATE)
     notch = iirnotch(preprocessing.NOTCH_HZ, preprocessing.NOTCH_Q, fs=SAMPLING_RATE)
-    for ours, designed in zip(preprocessing.filters(), (bandpass, notch), strict=True):
-        for coefficients, wanted in zip(ours, designed, strict=True):
+    for ours, designed in zip(preprocessing.FILTERS, (bandpass, notch), strict=True):
+        for coefficients, wanted in zip((ours.numerator, ours.denominator), designed, strict=True):
             np.testing.assert_allclose(coefficients, wanted, rtol=1e-13, atol=1e-15)
 
 
-def test_signals_of_another_length_are_refused() -> None:
-    for samples in (0, 1, 500, SAMPLES + 1, 2 * SAMPLES):
-        with pytest.raises(ValueError):
-            preprocessing.clean(np.ones((2, samples, 12)), Normalization())
+def test_signals_no_longer_than_the_padding_are_refused(clean: Clean) -> None:
+    for samples in (0, 1, preprocessing.SHORTEST - 1):
+        with pytest.raises(ValueError, match=r"2[12]"):
+            clean(np.ones((2, samples, 12)), Normalization())
 
 
 def test_no_records_give_none(clean: Clean) -> None:

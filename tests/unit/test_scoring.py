@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ecgbatch.models.scorer import MOST_ON_CPU, Scorer
+from ecgbatch.models.scorer import LARGEST_BATCH_ON_CPU, Scorer
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 
 
-@pytest.mark.parametrize(("wanted", "most"), [(3, 3), (60, 60), (200, MOST_ON_CPU)])
+@pytest.mark.parametrize(("wanted", "most"), [(3, 3), (60, 60), (200, LARGEST_BATCH_ON_CPU)])
 def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int, most: int) -> None:
     scorer = Scorer(Registry(SHIPPED).find(None), kernel="torch", batch_size=wanted)
     network, sizes = scorer._network, []
