@@ -7,7 +7,7 @@ BIN    := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml setup.py $(wildcard models/kernels/cpu/*) records/formats/plain.cpp
+.venv/installed: pyproject.toml setup.py $(wildcard models/kernels/cpu/*) $(wildcard records/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(TORCH) --editable '.[dev]'
 	touch $@

@@ -27,7 +27,9 @@ FILL = MetadataFill(age=59.0, sex=0.4)
 Clean = Callable[[NDArray[np.float64], Normalization], NDArray[np.float32]]
 
 
-def compiled_clean(instructions: str, signals: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float32]:
+def compiled_clean(
+    instructions: str, signals: NDArray[np.float64], normalization: Normalization
+) -> NDArray[np.float32]:
     return compiled.clean(signals, normalization, instructions)[0]
 
 

@@ -202,7 +202,7 @@ def test_the_scorer_gives_the_reference_s_probabilities(
     scorer = Scorer(add(registry, weights), kernel=kernel)
     assert scorer.kernel == kernel
     signals = np.random.default_rng(0).standard_normal((2, 1000, 12))
-    cleaned = scorer.clean(signals)
+    cleaned, _ = scorer.clean(signals)
     about = [scorer.metadata(age, sex).values for age, sex in ((70, 1), (None, 0))]
     probabilities = scorer.score(cleaned, np.array(about, np.float32))
     expected = reference.probabilities(cleaned, np.array(about, np.float32), weights)

@@ -29,7 +29,7 @@ def test_signal_age_sex_and_provenance(folder: Path, name: str) -> None:
 def test_probabilities(folder: Path) -> None:
     scorer = Scorer(Registry(SHIPPED).find(None))
     recordings = [read(folder, name) for name in ("original", *WRITERS)]
-    cleaned = scorer.clean(np.stack([recording.signal for recording in recordings]))
+    cleaned, _ = scorer.clean(np.stack([recording.signal for recording in recordings]))
     probabilities = scorer.score(cleaned, np.array([[AGE, SEX]] * len(recordings), np.float32))
     assert np.abs(probabilities[1:] - probabilities[0]).max() < 1e-3
 
