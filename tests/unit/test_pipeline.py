@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Reason, Record, RecordError, Recording
 from ecgbatch.settings import Settings
 from ecgbatch.worker.pipeline import Pipeline
@@ -35,8 +36,8 @@ class FirstSampleScorer:
     def metadata(self, age: float | None, sex: float | None) -> tuple[tuple[float, float], tuple[str, ...]]:
         return (age or 0.0, sex or 0.0), ("age_missing",) if age is None else ()
 
-    def clean(self, signals: NDArray[np.float64]) -> Any:
-        return signals
+    def clean(self, signals: NDArray[np.float64]) -> tuple[Any, list[Quality]]:
+        return signals, [Quality(1.0, 0.0)] * len(signals)
 
     def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         self.shapes.append(cleaned.shape)

@@ -33,9 +33,8 @@ def compiled_clean(
     return compiled.clean(signals, normalization, instructions)[0]
 
 
-CLEANERS: dict[str, Clean] = {"numpy": preprocessing.clean} | {
-    name: partial(compiled_clean, name) for name in compiled.usable_instructions()
-}
+CLEANERS: dict[str, Clean] = {name: partial(compiled_clean, name) for name in compiled.usable_instructions()}
+CLEANERS["numpy"] = preprocessing.clean
 
 
 @pytest.fixture(params=CLEANERS)
