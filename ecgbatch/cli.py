@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -27,7 +28,11 @@ For research use only, never for diagnosis.
 """
 COMPLETES = "_ECGBATCH_COMPLETE"
 """The variable by which a shell asks for completions."""
-INTERRUPTED = 130
+STATUS_INTERRUPTED = 130
+
+
+class Interrupted(Exception):
+    """The user has pressed Ctrl-C."""
 
 
 class Commands(click.Group):
@@ -42,6 +47,12 @@ class Commands(click.Group):
                 found: click.Command = getattr(import_module(room), cmd_name)
                 return found
         return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # for which click would write an empty line first
+            raise Interrupted from None
 
 
 @click.group(cls=Commands, epilog=EPILOG)
@@ -78,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "ecgbatch"
         return _fail(f"{error.format_message()} See: {path} --help", error.exit_code)
-    except click.Abort:
-        return _fail("interrupted", INTERRUPTED)
+    except Interrupted:
+        return _fail("interrupted", STATUS_INTERRUPTED)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -30,21 +30,27 @@ def say(text: str) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool = False) -> None:
-    """Prints rows as they come, however many there are."""
+    """Prints rows as they come, however many there are: a table, or JSON."""
     if as_json:
         _print_json(columns, rows)
         return
+    print_block = _print_table if sys.stdout.isatty() else _print_aligned
     rows = iter(rows)
-    block: list[Sequence[Any]] = [columns]
-    block += islice(rows, BLOCK)
-    while block:
-        cells = [[_shown(value) for value in row] for row in block]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        right = [all(isinstance(value, (int, float, type(None))) for value in c) for c in zip(*block[1:], strict=True)]
-        for row in cells:
-            aligned = zip(row, widths, right or [False] * len(row), strict=True)
-            print("  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in aligned).rstrip())
-        block = list(islice(rows, BLOCK))
+    heads: list[str] | None = list(map(printable, columns))
+    while (block := list(islice(rows, BLOCK))) or heads:
+        numbers = [all(isinstance(value, (int, float, type(None))) for value in c) for c in zip(*block, strict=True)]
+        right = numbers or [False] * len(columns)
+        print_block(heads, [[_shown(value) for value in row] for row in block], right)
+        heads = None
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints rows as they come, as CSV: numbers in full, times in UTC, nothing for what is unknown."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([value if isinstance(value, float) else _text(value) for value in row] for row in rows)
 
 
 def print_mapping(values: Mapping[str, Any], as_json: bool = False) -> None:
@@ -55,6 +61,29 @@ def print_mapping(values: Mapping[str, Any], as_json: bool = False) -> None:
     width = max(map(len, values))
     for key, value in values.items():
         print(f"{printable(key).ljust(width)}  {_shown(value)}")
+
+
+def _print_aligned(heads: Sequence[str] | None, rows: list[list[str]], right: Sequence[bool]) -> None:
+    lines = [list(heads), *rows] if heads else rows
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        aligned = zip(line, widths, right, strict=True)
+        print("  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in aligned).rstrip())
+
+
+def _print_table(heads: Sequence[str] | None, rows: list[list[str]], right: Sequence[bool]) -> None:
+    """For people: as wide as the terminal at most, cells folded where they are longer."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_header=heads is not None, show_edge=False, pad_edge=False)
+    for head, r in zip(heads or right, right, strict=True):
+        table.add_column(str(head), justify="right" if r else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
 
 
 def remark(text: str) -> None:

@@ -57,6 +57,7 @@ class Settings:
     record_seconds: int = _setting(60, "time limit for one record once it is suspected of hanging")
     chunk_seconds: int = _setting(600, "time limit for one chunk; its records are then tried one by one")
     memory_mb: int = _setting(2048, "memory that a worker process may take on top of the resident model")
+    min_seconds: float = _setting(5.0, "records shorter than this are not scored")
     follow_links: bool = _setting(False, "true: links in an archive may lead out of it")
     flower_address: str = _setting("127.0.0.1", "the address that Flower listens on")
     flower_port: int = _setting(5555, "the port of Flower")
@@ -136,6 +137,8 @@ def _parse(key: str, text: str, kind: Any) -> Any:
         kind = get_args(kind)[0]
     if kind is bool:
         return _parse_bool(key, text)
+    if kind is float:
+        return _parse_float(key, text)
     if kind is not int:
         return kind(text)
     if not text.isdecimal() or int(text) == 0:
@@ -147,3 +150,13 @@ def _parse_bool(key: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise EcgbatchError(f"{key} must be true or false, not {text!r}")
     return text.lower() == "true"
+
+
+def _parse_float(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise EcgbatchError(f"{key} must be a number above zero, not {text!r}")
+    return number

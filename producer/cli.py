@@ -277,7 +277,9 @@ def _enqueue(
     job_id, continued = database.write(open_job, archive.root, model, Priority(priority))
     line = ProgressLine()
     try:
-        enqueued = add_records(database, app, settings, job_id, records, lambda n: line.show(f"enqueued {n:,} records"))
+        enqueued = add_records(
+            database, app, settings, job_id, records, lambda n: line.show("enqueued", [f"{n:,} records"])
+        )
     finally:
         line.close()
     progress = _progress(database, job_id)

@@ -19,7 +19,7 @@ from celery.platforms import set_pdeathsig
 from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
-from ecgbatch.producer.progress import ProgressLine, Rate, in_words
+from ecgbatch.producer.progress import Pace, ProgressLine, facts_of, share_of
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
 POLL_SECONDS = 0.25
@@ -131,7 +131,7 @@ def follow(database: Database, job_id: int, started: "Workers | None" = None) ->
 
     An outage of the database is waited for, as workers do.
     """
-    line, rate = ProgressLine(), Rate()
+    line, pace = ProgressLine(), Pace()
     seen_at = time.monotonic()
     try:
         while True:
@@ -141,10 +141,11 @@ def follow(database: Database, job_id: int, started: "Workers | None" = None) ->
             except DatabaseAway as error:
                 if time.monotonic() - seen_at > OUTAGE_SECONDS:
                     raise
-                line.show(f"waiting for the database: {error}")
+                line.show(f"job {job_id}", [f"waiting for the database: {error}"])
             else:
                 seen_at = time.monotonic()
-                line.show(in_words(progress, rate.update(progress.total - progress.remaining)))
+                facts = facts_of(progress, pace.update(progress.total - progress.remaining, seen_at))
+                line.show(f"job {job_id}", facts, share_of(progress))
                 if progress.ended:
                     return progress
             if started is not None:

@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from terminal import in_terminal
 
-from ecgbatch.printing import print_mapping, print_rows, printable, remark, say
+from ecgbatch.printing import print_csv, print_mapping, print_rows, printable, remark, say
 
 HOSTILE = "a\x1b[31mred\nnext\r\x07\t\u202eback \udcff é"
 
@@ -59,3 +61,20 @@ def test_errors_reach_any_terminal(encoding: str) -> None:
     assert done.stderr.startswith(b"ecgbatch: there is no archive at /")
     assert rb"/no\x1b[31m\n\udcff" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_terminal_shows_a_table_that_fits() -> None:
+    script = (
+        "from ecgbatch.printing import print_rows;"
+        "print_rows(['mi', 'path'], [(0.25, 'a/' * 60 + '[red]\\x1b[31m'), (None, 'b')])"
+    )
+    lines = in_terminal([sys.executable, "-c", script], 50)
+    assert max(map(len, lines)) <= 50
+    assert "".join("".join(lines).split()).count("a/") == 60
+    assert r"[red]\x1b[31m" in "".join("".join(lines).split())
+
+
+def test_csv_has_numbers_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["a,b\n", 0.123456789012, None, datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=1)))]
+    print_csv(["path", "mi", "age", "at"], iter([row]))
+    assert capsys.readouterr().out == 'path,mi,age,at\n"a,b\n",0.123456789012,,2026-01-02 02:04:00\n'

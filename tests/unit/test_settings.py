@@ -27,7 +27,8 @@ PASSWORDS = ["plain", "a@b", "a/b", "a#b", "a:b", "a%b", "a?b=c&d", "p@ss/w#rd:%
 def test_they_come_from_the_environment() -> None:
     given = load({"ECGBATCH_PROCESSES": "3", "ECGBATCH_MODEL_DIR": "/m", "ECGBATCH_MODEL": "", "PATH": "x"})
     assert (given.processes, given.model_dir, given.model) == (3, Path("/m"), None)
-    assert load({"ECGBATCH_FLOWER_READ_ONLY": "true"}).flower_read_only is True
+    given = load({"ECGBATCH_FLOWER_READ_ONLY": "true", "ECGBATCH_MIN_SECONDS": "2.5"})
+    assert (given.flower_read_only, given.min_seconds) == (True, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_they_come_from_the_environment() -> None:
     [
         ("ECGBATCH_PROCESSES", "-1", "ECGBATCH_PROCESSES must be a whole number above zero, not '-1'"),
         ("ECGBATCH_FLOWER_READ_ONLY", "perhaps", "must be true or false"),
+        ("ECGBATCH_MIN_SECONDS", "nan", "ECGBATCH_MIN_SECONDS must be a number above zero, not 'nan'"),
         ("ECGBATCH_DATABSE_URL", "x", "did you mean ECGBATCH_DATABASE_URL?"),
         ("ECGBATCH_CHUNKSIZE", "4", "did you mean ECGBATCH_CHUNK_SIZE?"),
         ("ECGBATCH_REDIS_PORT", "6379", "did you mean ECGBATCH_REDIS_URL?"),
