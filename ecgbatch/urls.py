@@ -43,6 +43,11 @@ def _checked(scheme: str, query: str | None) -> str:
     return urlencode(options | {"ssl_cert_reqs": check}, safe="/")
 
 
+def without_password(url: str) -> str:
+    """A complete URL, to be used with its password from elsewhere."""
+    return re.sub(r"://([^:@/?#]*):[^@/?#]*@", lambda user: f"://{user[1]}@" if user[1] else "://", url)
+
+
 def without_secrets(url: str) -> str:
     """The URL as it may be shown: passwords as ***, those among its options too."""
     proper = PROPER.fullmatch(url)

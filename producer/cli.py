@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from ecgbatch import urls
 from ecgbatch.commands import PATH, as_json, command
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, Settings, load
@@ -105,7 +106,7 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
                     by = f"{network.name} {network.version}"
                     say(f"all {progress.total:,} records were scored before by {by}; nothing to do")
                 elif not progress.ended:
-                    remark(f"to watch it in Flower: ECGBATCH_REDIS_URL={settings.redis_url} ecgbatch flower")
+                    remark(f"to watch it in Flower: {_flower_command(given, settings)}")
                     progress = follow(database, job_id, started)
         except KeyboardInterrupt:
             remark("what is scored is kept; the same command goes on with the rest")
@@ -214,6 +215,14 @@ def cancel(job: int) -> None:
         f"job {job} is cancelled: {progress.scored:,} predictions and {progress.failed:,} failures are kept, "
         f"{progress.remaining:,} records were left; `ecgbatch retry {job}` goes on with it"
     )
+
+
+def _flower_command(given: Settings, used: Settings) -> str:
+    """What to type to see this run in Flower; it holds no password."""
+    if given.redis_url is not None:
+        return "ecgbatch flower"
+    url, file = urls.without_password(used.redis_url or ""), used.redis_password_file
+    return f"ECGBATCH_REDIS_URL={url} ECGBATCH_REDIS_PASSWORD_FILE={file} ecgbatch flower"
 
 
 @contextmanager

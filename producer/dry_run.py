@@ -12,7 +12,7 @@ def show(archive: Archive) -> None:
     """Prints what was found and what was passed over. Raises EcgbatchError as `Archive.records`."""
     line = ProgressLine()
     try:
-        overview = look_into(archive, lambda n: line.show(f"found {n:,} records"))
+        overview = look_into(archive, lambda n: line.show("found", [f"{n:,} records"]))
     finally:
         line.close()
     found = {

@@ -31,8 +31,8 @@ GRACE_SECONDS = 60
 def embedded_redis(settings: Settings) -> Iterator[Settings]:
     """The settings with a Redis-compatible server of our own, which is stopped in the end.
 
-    It listens on a free port of the loopback interface, under a password, and writes nothing to disk. Where
-    `redis_url` is set, that server is used.
+    It listens on a free port of the loopback interface, under a password that is in a file of this user's alone, and
+    writes nothing to disk. Where `redis_url` is set, that server is used.
     """
     if settings.redis_url is not None:
         yield settings
@@ -50,7 +50,10 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
             f"the embedded Redis server did not start ({error}); start one yourself and set ECGBATCH_REDIS_URL"
         ) from None
     try:
-        yield replace(settings, redis_url=f"redis://:{password}@127.0.0.1:{server.port}/0")
+        with tempfile.NamedTemporaryFile("w", prefix="ecgbatch-redis-") as file:
+            print(password, file=file, flush=True)
+            url = f"redis://127.0.0.1:{server.port}/0"
+            yield replace(settings, redis_url=url, redis_password_file=Path(file.name))
     finally:
         server.stop()
 

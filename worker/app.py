@@ -10,6 +10,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from ecgbatch import urls
 from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
 from ecgbatch.db.schema import Priority
@@ -106,14 +107,7 @@ def ping(app: Celery) -> None:
             connection.default_channel.client.ping()
     except (ValueError, KeyError, *REDIS_ERRORS) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
-        url = safe_url(app.conf.ecgbatch_settings.redis_url)
+        url = urls.without_secrets(app.conf.ecgbatch_settings.redis_url)
         raise EcgbatchError(
             f"no Redis server answers at {url} ({cause}); start it, or set ECGBATCH_REDIS_URL"
         ) from None
-
-
-def safe_url(url: str) -> str:
-    """The URL without its password."""
-    from kombu.utils.url import maybe_sanitize_url
-
-    return str(maybe_sanitize_url(url))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
 
+from ecgbatch import urls
 from ecgbatch.settings import EcgbatchError, Settings
 
 PACKAGES = ("celery", "redis", "torch", "numpy", "wfdb", "sqlalchemy", "flower")
@@ -46,12 +47,12 @@ def _database(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> str:
-    from ecgbatch.worker.app import make_app, ping, safe_url
+    from ecgbatch.worker.app import make_app, ping
 
     if settings.redis_url is None:
         return "not set: `run` starts its own; `enqueue`, `worker` and `flower` need ECGBATCH_REDIS_URL"
     ping(make_app(settings, identity=""))
-    return f"{safe_url(settings.redis_url)} answers"
+    return f"{urls.without_secrets(settings.redis_url)} answers"
 
 
 def _model(settings: Settings) -> str:

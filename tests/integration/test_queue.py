@@ -15,7 +15,7 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError, Settings
-from ecgbatch.worker.app import connected_app, key_prefix, make_app, ping, safe_url
+from ecgbatch.worker.app import connected_app, key_prefix, make_app, ping
 from ecgbatch.worker.lease import LeaseKeeper
 from ecgbatch.worker.queue import fill_queues, queue_length, reconcile
 
@@ -135,4 +135,3 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     with pytest.raises(EcgbatchError, match="no Redis server answers") as error:
         ping(make_app(Settings(redis_url="redis://:secret@127.0.0.1:1/0"), "identity"))
     assert "secret" not in str(error.value)
-    assert safe_url("redis://:secret@host:1/0") == "redis://:**@host:1/0"
