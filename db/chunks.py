@@ -46,7 +46,10 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to a chunk: `attempt` counts from 1, `records` are those that have no outcome yet."""
+    """A worker's right to a chunk: `attempt` counts from 1, `records` are those that have no outcome yet.
+
+    `rescored` are the recordings of which an older prediction gives way to the outcome.
+    """
 
     job_id: int
     number: int
@@ -54,6 +57,7 @@ class Claim:
     worker: str
     attempt: int
     records: tuple[Record, ...]
+    rescored: frozenset[int] = frozenset()
 
 
 class LeaseLost(Exception):
@@ -127,7 +131,7 @@ def _store_statement() -> sa.UpdateBase:
 
 def _records_statement() -> sa.Select[Any]:
     """The records of a chunk, in the order of their paths' first enqueueing."""
-    columns = [recordings.c[name] for name in ("path", "age", "sex", "id")]
+    columns = [*(recordings.c[name] for name in ("path", "age", "sex", "id")), job_items.c.rescore]
     records = sa.select(*columns).join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
     this_chunk = (job_items.c.job_id == sa.bindparam("this_job")) & (job_items.c.chunk == sa.bindparam("this_number"))
     return records.where(this_chunk).order_by(recordings.c.id)
@@ -158,13 +162,14 @@ def claim(
         return None
     if not taken.recently_active:
         note_activity(connection, plan.job_id)
-    records = tuple(Record(*row) for row in connection.execute(_RECORDS, which))
+    rows = connection.execute(_RECORDS, which).all()
+    records = tuple(Record(*row[:4]) for row in rows)
     if taken.attempts > 1 or taken.with_outcome:
         have_one = _with_outcome(connection, plan, number)
         records = tuple(record for record in records if record.id not in have_one)
         if not records and _end_if_complete(connection, plan.job_id, number, plan.model_id):
             return None
-    return Claim(plan.job_id, number, plan.model_id, worker, taken.attempts, records)
+    return Claim(plan.job_id, number, plan.model_id, worker, taken.attempts, records, frozenset(row.id for row in rows if row.rescore))
 
 
 def _with_outcome(connection: Connection, plan: JobPlan, number: int) -> frozenset[int]:
@@ -172,8 +177,11 @@ def _with_outcome(connection: Connection, plan: JobPlan, number: int) -> frozens
     items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == plan.job_id, job_items.c.chunk == number)
     scored = items.join(predictions, predictions.c.recording_id == job_items.c.recording_id)
     failed = items.join(failures, failures.c.recording_id == job_items.c.recording_id)
-    of_model, of_job = predictions.c.model_id == plan.model_id, failures.c.job_id == plan.job_id
-    return frozenset(connection.execute(sa.union(scored.where(of_model), failed.where(of_job))).scalars())
+    counts = (predictions.c.model_id == plan.model_id) & (
+        ~job_items.c.rescore | (predictions.c.job_id == plan.job_id)
+    )
+    of_job = failures.c.job_id == plan.job_id
+    return frozenset(connection.execute(sa.union(scored.where(counts), failed.where(of_job))).scalars())
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta) -> None:
@@ -193,6 +201,8 @@ def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lea
     """
     scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if claim.rescored:
+        _remove_older(connection, claim, [o.recording_id for o in outcomes if o.recording_id in claim.rescored])
     new_scored = _insert_predictions(connection, claim, scored)
     unscored = [failure.row() for failure in _unscored(connection, claim, failed)]
     new_failed = insert_new(connection, failures, unscored, at="failed_at", job_id=claim.job_id)
@@ -219,6 +229,19 @@ def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[P
     insert_new(connection, windows, window_rows, model_id=claim.model_id)
     fill_in(connection, recordings, [prediction.recording_row() for prediction in scored])
     return new
+
+
+def _remove_older(connection: Connection, claim: Claim, recording_ids: Sequence[int]) -> None:
+    """Removes what earlier jobs predicted of recordings that were scored again: each is scored or failed, never both."""
+    older = sa.select(predictions.c.recording_id).where(
+        predictions.c.model_id == claim.model_id,
+        predictions.c.recording_id.in_(recording_ids),
+        predictions.c.job_id != claim.job_id,
+    )
+    found = connection.execute(older).scalars().all()
+    for table in (windows, predictions):
+        these = (table.c.model_id == claim.model_id) & table.c.recording_id.in_(found)
+        connection.execute(table.delete().where(these))
 
 
 def _unscored(connection: Connection, claim: Claim, failed: Sequence[Failure]) -> Sequence[Failure]:

@@ -1,6 +1,7 @@
 """The life of a job: opened, filled with records, finished, cancelled, opened again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from ecgbatch.db.schema import (
     ChunkState,
     JobState,
     Priority,
+    Rescore,
     archives,
     chunks,
     failures,
@@ -62,22 +64,54 @@ def register_archive(connection: Connection, name: str, root: str) -> int:
     return int(connection.execute(sa.select(archives.c.id).where(archives.c.root == root)).scalar_one())
 
 
-def open_job(connection: Connection, archive_id: int, model_id: int, priority: Priority) -> tuple[int, bool]:
+def open_job(
+    connection: Connection, archive_id: int, model_id: int, priority: Priority, rescore: Rescore = Rescore.NONE
+) -> tuple[int, bool]:
     """The job that scores this archive by this model, and whether it was there already, unfinished.
 
-    Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice.
+    Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice. Raises
+    EcgbatchError for an unfinished job that is to score other records again than `rescore` says.
     """
     same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
     unfinished = sa.select(jobs.c.id).where(same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
+        own = rescore_of(connection, job_id)
+        if rescore not in (Rescore.NONE, own):
+            raise EcgbatchError(
+                f"job {job_id} of this archive and model is not finished; the same command without --rescore goes on "
+                "with it, and then --rescore can follow"
+            )
         reopen = jobs.update().where(jobs.c.id == job_id)
         opened = dict(state=JobState.ENQUEUEING, priority=priority, finished_at=None, active_at=None)
         connection.execute(reopen.values(opened))
         return job_id, True
-    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
+    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, rescore=rescore, total=0)
     insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
+
+
+def rescore_of(connection: Connection, job_id: int) -> Rescore:
+    """Which records the job scores again."""
+    return Rescore(connection.execute(sa.select(jobs.c.rescore).where(jobs.c.id == job_id)).scalar_one())
+
+
+@dataclass(frozen=True)
+class ScoredBefore:
+    """What a prediction was made of: the digest of the input, age and sex as they are known of the recording."""
+
+    input_sha256: str
+    age: float | None
+    sex: int | None
+
+
+def scored_before(connection: Connection, job_id: int, paths: list[str]) -> dict[str, ScoredBefore]:
+    """Those of the records at these paths that the job's model has scored, by path."""
+    query = sa.select(recordings.c.path, predictions.c.input_sha256, recordings.c.age, recordings.c.sex)
+    query = query.join_from(jobs, recordings, recordings.c.archive_id == jobs.c.archive_id)
+    of_model = (predictions.c.recording_id == recordings.c.id) & (predictions.c.model_id == jobs.c.model_id)
+    query = query.join(predictions, of_model).where(jobs.c.id == job_id, TextIn(recordings.c.path, paths))
+    return {path: ScoredBefore(*about) for path, *about in connection.execute(query)}
 
 
 def add_records(
@@ -85,17 +119,26 @@ def add_records(
     job_id: int,
     records: Sequence[Record],
     chunk_size: int,
+    rescore: Collection[str] = (),
 ) -> int:
-    """Adds records to a job that has them not yet, in chunks; returns how many were new."""
+    """Adds records to a job that has them not yet, in chunks; returns how many were new.
+
+    Those at the paths `rescore` are scored again, with the age and sex that they have now.
+    """
     archive_id = connection.execute(sa.select(jobs.c.archive_id).where(jobs.c.id == job_id)).scalar_one()
     rows = [dict(path=record.path, age=record.age, sex=record.sex) for record in records]
     insert_new(connection, recordings, rows, archive_id=archive_id)
     new = _not_yet_in_job(connection, job_id, archive_id, [record.path for record in records])
     if not new:
         return 0
+    renewed = {id_ for path, id_ in new.items() if path in rescore}
+    _renew_age_and_sex(connection, [record for record in records if record.path in rescore], new)
     last = connection.execute(sa.select(sa.func.max(chunks.c.number)).where(chunks.c.job_id == job_id)).scalar()
     first = (last or 0) + 1
-    items = [dict(recording_id=id_, chunk=first + n // chunk_size) for n, id_ in enumerate(new)]
+    items = [
+        dict(recording_id=id_, chunk=first + n // chunk_size, rescore=id_ in renewed)
+        for n, id_ in enumerate(new.values())
+    ]
     numbers = range(first, items[-1]["chunk"] + 1)
     sizes = [min(chunk_size, len(new) - k * chunk_size) for k in range(len(numbers))]
     connection.execute(
@@ -108,13 +151,21 @@ def add_records(
     return len(new)
 
 
-def _not_yet_in_job(connection: Connection, job_id: int, archive_id: int, paths: list[str]) -> list[int]:
-    """The ids of the recordings at these paths that are no items of the job, in the order of the paths, each once."""
+def _renew_age_and_sex(connection: Connection, records: Sequence[Record], ids: dict[str, int]) -> None:
+    """Takes over what is known of these records now; what is not known their files may tell."""
+    rows = [dict(this=ids[r.path], age=r.age, sex=r.sex) for r in records if r.path in ids]
+    if rows:
+        renew = recordings.update().where(recordings.c.id == sa.bindparam("this"))
+        connection.execute(renew.values(age=sa.bindparam("age"), sex=sa.bindparam("sex")), rows)
+
+
+def _not_yet_in_job(connection: Connection, job_id: int, archive_id: int, paths: list[str]) -> dict[str, int]:
+    """The recordings at these paths that are no items of the job: their ids by path, in that order."""
     query = sa.select(recordings.c.path, recordings.c.id)
     query = query.where(recordings.c.archive_id == archive_id, TextIn(recordings.c.path, paths))
     item = (job_items.c.job_id == job_id) & (job_items.c.recording_id == recordings.c.id)
     ids = dict(connection.execute(query.where(~sa.exists().where(item))).all())
-    return [ids[path] for path in dict.fromkeys(paths) if path in ids]
+    return {path: ids[path] for path in paths if path in ids}
 
 
 def recount(connection: Connection, job_id: int, numbers: Sequence[int]) -> int:
@@ -133,7 +184,7 @@ def recount(connection: Connection, job_id: int, numbers: Sequence[int]) -> int:
     these = (chunks.c.job_id == job_id) & chunks.c.number.in_(numbers)
     counts = dict(
         scored=count(predicted, predictions.c.job_id == job_id),
-        reused=count(predicted, predictions.c.job_id != job_id),
+        reused=count(predicted, predictions.c.job_id != job_id, ~job_items.c.rescore),
         failed=count(failed, ~sa.exists().where(failures.c.recording_id == predictions.c.recording_id, of_model)),
     )
     connection.execute(chunks.update().where(these).values(**counts))

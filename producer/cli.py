@@ -52,6 +52,11 @@ def archive_options(function: F) -> F:
             show_default=True,
             help="High goes ahead of all normal jobs.",
         ),
+        click.option(
+            "--rescore",
+            type=click.Choice(["changed", "all"]),
+            help="Also score again what the model has scored before: what has changed since (files, age, sex), or all.",
+        ),
         click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )
     for option in reversed(options):
@@ -75,7 +80,7 @@ def _columns(text: str | None) -> dict[str, str]:
     help="Its folder; without it 64 synthetic records are made and scored.",
 )
 @archive_options
-def run(archive: Path | None, model: str | None, priority: Literal["normal", "high"], dry_run: bool, **how: Any) -> int:
+def run(archive: Path | None, model: str | None, priority: Literal["normal", "high"], rescore: str | None, dry_run: bool, **how: Any) -> int:
     """Score an archive on this machine, everything included.
 
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
@@ -100,11 +105,11 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
         found = Archive(root, follow_links=settings.follow_links, **how)
         try:
             with workers(settings, database) as started:  # which get ready while the archive is listed
-                job_id = _enqueue(settings, database, network, found, priority)
+                job_id = _enqueue(settings, database, network, found, priority, rescore)
                 progress = _progress(database, job_id)
                 if progress.ended and progress.reused == progress.total:
                     by = f"{network.name} {network.version}"
-                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do")
+                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do (--rescore changed looks whether they are the same)")
                 elif not progress.ended:
                     remark(f"to watch it in Flower: {_flower_command(given, settings)}")
                     progress = follow(database, job_id, started)
@@ -118,7 +123,7 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
 @command(example="ecgbatch enqueue /data/ptb-xl --priority high")
 @click.argument("archive", type=PATH, help="Its folder, as workers see it too.")
 @archive_options
-def enqueue(archive: Path, model: str | None, priority: Literal["normal", "high"], dry_run: bool, **how: Any) -> None:
+def enqueue(archive: Path, model: str | None, priority: Literal["normal", "high"], rescore: str | None, dry_run: bool, **how: Any) -> None:
     """Make a job of an archive and print its id.
 
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
@@ -132,7 +137,7 @@ def enqueue(archive: Path, model: str | None, priority: Literal["normal", "high"
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(_enqueue(settings, database, network, found, priority))
+    print(_enqueue(settings, database, network, found, priority, rescore))
 
 
 @command(example="ecgbatch status --watch")
@@ -274,20 +279,23 @@ def _enqueue(
     model: "Model",
     archive: "Archive",
     priority: str,
+    rescore: str | None,
 ) -> int:
     """Makes or continues the job and says what it holds; returns its id."""
-    from ecgbatch.db.schema import Priority
+    from ecgbatch.db.schema import Priority, Rescore
     from ecgbatch.producer.enqueue import add_records, open_job
     from ecgbatch.producer.progress import ProgressLine
     from ecgbatch.worker.app import connected_app
 
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
-    job_id, continued = database.write(open_job, archive.root, model, Priority(priority))
+    job_id, continued = database.write(
+        open_job, archive.root, model, Priority(priority), Rescore(rescore or "none")
+    )
     line = ProgressLine()
     try:
-        enqueued = add_records(
-            database, app, settings, job_id, records, lambda n: line.show("enqueued", [f"{n:,} records"])
+        listed = add_records(
+            database, app, settings, job_id, archive.root, records, lambda n: line.show("enqueued", [f"{n:,} records"])
         )
     finally:
         line.close()

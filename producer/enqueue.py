@@ -10,10 +10,12 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db import jobs
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.jobs import ScoredBefore
+from ecgbatch.db.schema import Priority, Rescore
 from ecgbatch.models.weights.model import Model
 from ecgbatch.records.paths import write_down
-from ecgbatch.records.recording import Record
+from ecgbatch.records.reading import read
+from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import Settings
 from ecgbatch.worker.queue import fill_queues
 
@@ -22,11 +24,13 @@ SMALLEST_CHUNK = 8
 """Small archives and the end of large ones are cut finer, down to this, so that all workers end together."""
 
 
-def open_job(connection: Connection, root: Path, model: Model, priority: Priority) -> tuple[int, bool]:
+def open_job(
+    connection: Connection, root: Path, model: Model, priority: Priority, rescore: Rescore
+) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
     archive_id = jobs.register_archive(connection, write_down(root.name), write_down(str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-    return jobs.open_job(connection, archive_id, model_id, priority)
+    return jobs.open_job(connection, archive_id, model_id, priority, rescore)
 
 
 @dataclass
@@ -49,21 +53,47 @@ def add_records(
     app: Celery,
     settings: Settings,
     job_id: int,
+    root: Path,
     records: Iterable[Record],
     on_progress: Callable[[int], None],
 ) -> Enqueued:
-    """Adds an archive's records to a job.
+    """Adds the records of the archive at `root` to a job.
 
     Workers begin with the first while the last are still being listed. Memory does not grow with the
     archive. Interrupted, the job is continued by the next call.
     """
     records = iter(records)
+    rescore = database.write(jobs.rescore_of, job_id)
     enqueued = Enqueued()
     while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
         finest = max(SMALLEST_CHUNK, len(batch) // CHUNKS_PER_TRANSACTION)
-        database.write(jobs.add_records, job_id, batch, min(finest, settings.chunk_size))
+        again = _to_rescore(database, settings, job_id, root, batch, rescore)
+        database.write(jobs.add_records, job_id, batch, min(finest, settings.chunk_size), again)
         fill_queues(database, app, settings.queue_chunks)
         enqueued.count(batch)
         on_progress(enqueued.seen)
     database.write(jobs.all_enqueued, job_id)
     return enqueued
+
+
+def _to_rescore(
+    database: Database, settings: Settings, job_id: int, root: Path, records: Sequence[Record], rescore: Rescore
+) -> set[str]:
+    """The paths of those records that are scored again although the job's model has scored them before."""
+    if rescore == Rescore.NONE:
+        return set()
+    with database.read() as connection:
+        before = jobs.scored_before(connection, job_id, [record.path for record in records])
+    scored = (record for record in records if record.path in before)
+    return {r.path for r in scored if rescore == Rescore.ALL or _has_changed(settings, root, r, before[r.path])}
+
+
+def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredBefore) -> bool:
+    """Whether the record's files, or its age or sex as the archive tells them now, are not what was scored."""
+    if record.age not in (None, before.age) or record.sex not in (None, before.sex):
+        return True
+    try:
+        recording = read(root, record.path, min_seconds=0, follow_links=settings.follow_links)
+    except RecordError:
+        return True
+    return recording.sha256 != before.input_sha256

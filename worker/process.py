@@ -12,6 +12,7 @@ from ecgbatch.db import chunks
 from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
+from ecgbatch.records.paths import on_disk
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
@@ -92,7 +93,7 @@ class ScoringProcess:
 
     def _archive(self, plan: JobPlan) -> Path:
         """The archive's folder. An empty one is what is left of a mount that is not there."""
-        root = Path(plan.root)
+        root = Path(on_disk(plan.root)[0])
         try:
             with os.scandir(root) as entries:
                 if next(entries, None) is not None:
