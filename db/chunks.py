@@ -169,7 +169,15 @@ def claim(
         records = tuple(record for record in records if record.id not in have_one)
         if not records and _end_if_complete(connection, plan.job_id, number, plan.model_id):
             return None
-    return Claim(plan.job_id, number, plan.model_id, worker, taken.attempts, records, frozenset(row.id for row in rows if row.rescore))
+    return Claim(
+        plan.job_id,
+        number,
+        plan.model_id,
+        worker,
+        taken.attempts,
+        records,
+        frozenset(row.id for row in rows if row.rescore),
+    )
 
 
 def _with_outcome(connection: Connection, plan: JobPlan, number: int) -> frozenset[int]:
@@ -177,9 +185,7 @@ def _with_outcome(connection: Connection, plan: JobPlan, number: int) -> frozens
     items = sa.select(job_items.c.recording_id).where(job_items.c.job_id == plan.job_id, job_items.c.chunk == number)
     scored = items.join(predictions, predictions.c.recording_id == job_items.c.recording_id)
     failed = items.join(failures, failures.c.recording_id == job_items.c.recording_id)
-    counts = (predictions.c.model_id == plan.model_id) & (
-        ~job_items.c.rescore | (predictions.c.job_id == plan.job_id)
-    )
+    counts = (predictions.c.model_id == plan.model_id) & (~job_items.c.rescore | (predictions.c.job_id == plan.job_id))
     of_job = failures.c.job_id == plan.job_id
     return frozenset(connection.execute(sa.union(scored.where(counts), failed.where(of_job))).scalars())
 
@@ -232,7 +238,7 @@ def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[P
 
 
 def _remove_older(connection: Connection, claim: Claim, recording_ids: Sequence[int]) -> None:
-    """Removes what earlier jobs predicted of recordings that were scored again: each is scored or failed, never both."""
+    """Removes what earlier jobs predicted of recordings that were tried again: each is scored or failed, never both."""
     older = sa.select(predictions.c.recording_id).where(
         predictions.c.model_id == claim.model_id,
         predictions.c.recording_id.in_(recording_ids),

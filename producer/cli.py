@@ -80,7 +80,14 @@ def _columns(text: str | None) -> dict[str, str]:
     help="Its folder; without it 64 synthetic records are made and scored.",
 )
 @archive_options
-def run(archive: Path | None, model: str | None, priority: Literal["normal", "high"], rescore: str | None, dry_run: bool, **how: Any) -> int:
+def run(
+    archive: Path | None,
+    model: str | None,
+    priority: Literal["normal", "high"],
+    rescore: str | None,
+    dry_run: bool,
+    **how: Any,
+) -> int:
     """Score an archive on this machine, everything included.
 
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
@@ -109,7 +116,9 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
                 progress = _progress(database, job_id)
                 if progress.ended and progress.reused == progress.total:
                     by = f"{network.name} {network.version}"
-                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do (--rescore changed looks whether they are the same)")
+                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do")
+                    if rescore is None:
+                        remark("--rescore changed looks whether files, ages or sexes have changed since")
                 elif not progress.ended:
                     remark(f"to watch it in Flower: {_flower_command(given, settings)}")
                     progress = follow(database, job_id, started)
@@ -123,7 +132,14 @@ def run(archive: Path | None, model: str | None, priority: Literal["normal", "hi
 @command(example="ecgbatch enqueue /data/ptb-xl --priority high")
 @click.argument("archive", type=PATH, help="Its folder, as workers see it too.")
 @archive_options
-def enqueue(archive: Path, model: str | None, priority: Literal["normal", "high"], rescore: str | None, dry_run: bool, **how: Any) -> None:
+def enqueue(
+    archive: Path,
+    model: str | None,
+    priority: Literal["normal", "high"],
+    rescore: str | None,
+    dry_run: bool,
+    **how: Any,
+) -> None:
     """Make a job of an archive and print its id.
 
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
@@ -289,9 +305,7 @@ def _enqueue(
 
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
-    job_id, continued = database.write(
-        open_job, archive.root, model, Priority(priority), Rescore(rescore or "none")
-    )
+    job_id, continued = database.write(open_job, archive.root, model, Priority(priority), Rescore(rescore or "none"))
     line = ProgressLine()
     try:
         listed = add_records(
@@ -306,10 +320,10 @@ def _enqueue(
     )
     for kind, count, example in archive.passed_over:
         remark(f"passed over: {count:,} {kind}, as {example}")
-    for what, missing in (("age", enqueued.without_age), ("sex", enqueued.without_sex)):
+    for what, missing in (("age", listed.without_age), ("sex", listed.without_sex)):
         if missing:
             remark(
-                f"{missing:,} of {enqueued.seen:,} records have no {what} in {archive.source()}: where the file does "
+                f"{missing:,} of {listed.seen:,} records have no {what} in {archive.source()}: where the file does "
                 f"not tell it either, the training's mean is taken and the row flagged {what}_missing"
             )
     return job_id

@@ -19,7 +19,7 @@ def odd_archive(tmp_path: Path) -> Path:
     """An archive of one record under many names, one of them in a folder too deep for any index, one linked away."""
     write_archive(tmp_path / "one", records=1)
     source = tmp_path / "one/synthetic_0001"
-    root = tmp_path / "archive é"
+    root = tmp_path / os.fsdecode(b"archive \xff")
     deep = root.joinpath(*["d" * 250] * 11)
 
     for folder in (root, deep):
