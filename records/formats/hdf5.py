@@ -1,4 +1,4 @@
-"""HDF5 files: CODE-15's and SPH's layouts, and arrays that `archive.toml` tells about.
+"""HDF5 files: the layouts of CODE-15, SaMi-Trop and SPH, and arrays that `archive.toml` tells about.
 
 One record (T, n) or (n, T), or many (N, T, n), n leads.
 """
@@ -26,7 +26,11 @@ _USER_BLOCK = 512
 
 _CODE15 = Layout(rate=400.0, per_millivolt=1.0, leads=LEADS, dataset="tracings", ids="exam_id")
 """Ribeiro et al., Zenodo 4916206; of a part's last row, which is empty, `exam_id` is 0."""
-_CODE15_SHAPE = (4096, 12)
+_SAMI_TROP = Layout(rate=400.0, per_millivolt=1.0, leads=LEADS, dataset="tracings")
+"""Ribeiro et al., Zenodo 4905618: as CODE-15, but for its rows' names."""
+_SAMI_TROP_FILE = "exams.hdf5"
+_FILLED_UP = (4096, 12)
+"""Samples and leads of both: recordings lie amid zeros."""
 
 _SPH = Layout(rate=500.0, per_millivolt=1.0, leads=LEADS, dataset="ecg")
 """Liu et al., Scientific Data 9, 272 (2022): float16, (12, T)."""
@@ -38,12 +42,12 @@ _LARGEST_CHUNK = 256 << 20
 class _File:
     """An open file and what it holds. It stays open for the next record, which mostly is of the same file."""
 
-    def __init__(self, file: BinaryIO, identity: tuple[int, ...], layout: Layout | None) -> None:
+    def __init__(self, file: BinaryIO, name: str, identity: tuple[int, ...], layout: Layout | None) -> None:
         self._h5py = library("h5py", "h5py")
         with reading_with("h5py"):
             self._content = self._h5py.File(file, "r")
             arrays = self._arrays(layout)
-            self.layout = layout or self._known_layout(arrays)
+            self.layout = layout or self._known_layout(name, arrays)
             self.dataset = arrays[self._name(arrays)]
             self._check()
             self._rows = self._named_rows()
@@ -99,10 +103,13 @@ class _File:
         found = group[last]
         return found if isinstance(found, self._h5py.Dataset) else None
 
-    def _known_layout(self, arrays: dict[str, Any]) -> Layout:
-        code15, sph = arrays.get("tracings"), arrays.get("ecg")
-        if code15 is not None and code15.shape[1:] == _CODE15_SHAPE and self._array("exam_id") is not None:
-            return _CODE15
+    def _known_layout(self, name: str, arrays: dict[str, Any]) -> Layout:
+        tracings, sph = arrays.get("tracings"), arrays.get("ecg")
+        if tracings is not None and tracings.shape[1:] == _FILLED_UP:
+            if self._array("exam_id") is not None:
+                return _CODE15
+            if name == _SAMI_TROP_FILE:
+                return _SAMI_TROP
         if sph is not None and len(arrays) == 1 and sph.dtype == np.float16 and sph.shape[0] == len(LEADS):
             return _SPH
         return Layout()
@@ -168,7 +175,7 @@ def _opened(files: Files, path: str) -> _File:
         file.close()
         return last
     try:
-        found = _File(file, identity, layout)
+        found = _File(file, path.rpartition("/")[2], identity, layout)
     except BaseException:
         file.close()
         raise
@@ -182,13 +189,13 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
     file = _opened(files, path)
     samples = file.read(member)
     files.digest(samples.data)
-    if file.layout is _CODE15:
+    if file.layout in (_CODE15, _SAMI_TROP):
         samples = _without_filling(samples)
     return file.layout.decode(samples, FORMAT.name)
 
 
 def _without_filling(samples: NDArray[Any]) -> NDArray[Any]:
-    """Recordings of CODE-15 lie amid zeros that fill up their row."""
+    """What is left of a row without the zeros that fill it up."""
     recorded = np.flatnonzero(samples.any(axis=1))
     return samples[recorded[0] : recorded[-1] + 1] if len(recorded) else samples
 

@@ -83,7 +83,7 @@ def number(content: str | None, what: str) -> float:
 def numbers(content: str) -> NDArray[np.float64]:
     """Numbers between spaces or commas. Raises RecordError if anything else is among them."""
     try:
-        return np.array(content.replace(",", " ").split(), dtype=np.float64)
+        return np.array(list(map(float, content.replace(",", " ").split())))
     except ValueError as error:
         raise RecordError(Reason.UNREADABLE_SIGNAL, "samples of a lead are no numbers") from error
 

@@ -23,6 +23,7 @@ TINY = {
     "growth": ("--sizes", "10", "300"),
     "processes": ("--records", "4", "--processes", "1", "--repeats", "1"),
     "exported": ("--records", "8", "--repeats", "1"),
+    "formats": ("--records", "4", "--repeats", "1"),
     "ray_data": ("--records", "4", "--repeats", "1"),
 }
 

@@ -127,6 +127,15 @@ def test_the_empty_last_row_of_code15_is_no_record(tmp_path: Path) -> None:
         assert refusal(tmp_path, record).reason is Reason.MISSING_RECORD
 
 
+def test_the_rows_of_sami_trop_by_number(tmp_path: Path) -> None:
+    for name in ("exams.hdf5", "other.hdf5"):
+        code15(tmp_path / name, [make(400)], [1])
+        with h5py.File(tmp_path / name, "a") as file:
+            del file["exam_id"]
+    assert read(tmp_path, "exams.hdf5::0").signal.shape == (1000, 12)
+    assert refusal(tmp_path, "other.hdf5::0").reason is Reason.MISSING_LAYOUT
+
+
 def test_a_file_that_changes_while_it_is_open(tmp_path: Path, ecg: Ecg) -> None:
     code15(tmp_path / "part.hdf5", [make(400, 1), make(400, 2)], [1, 2])
     before = read(tmp_path, "part.hdf5::1")
