@@ -3,7 +3,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -r
 WORKDIR /src
 COPY . .
 RUN python -m venv /opt/ecgbatch \
-    && /opt/ecgbatch/bin/pip install --no-cache-dir torch==2.13.0 '.[download,postgresql]'
+    && /opt/ecgbatch/bin/pip install --no-cache-dir torch==2.13.0 '.[postgresql]'
 
 FROM python:3.11-slim
 COPY --from=build /opt/ecgbatch /opt/ecgbatch

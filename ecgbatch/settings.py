@@ -41,7 +41,7 @@ class Settings:
         None, "the Redis server; `run` starts an embedded one if unset", example="redis://USER:PASSWORD@HOST:6379/0"
     )
     redis_password_file: Path | None = _setting(None, "a file with Redis's password; goes before the URL's")
-    model: str | None = _setting(None, "NAME or NAME:VERSION of the model; the newest if unset")
+    model: str | None = _setting(None, "NAME or NAME:VERSION of the model; the one of `model use` if unset")
     model_dir: Path = _setting(
         Path.home() / ".local/share/ecgbatch/models",
         "where `model add` puts models and workers find them",

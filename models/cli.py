@@ -69,8 +69,8 @@ def add(checkpoint: Path, normalization: Path | None, name: str, version: str) -
 def download(source: str, sha256: str, normalization: Path | None, name: str, version: str) -> None:
     """Get a checkpoint from Hugging Face, Google Drive or the web.
 
-    It is a Lightning checkpoint. Checks its SHA-256, and brings its weights in as `model add` does. Hugging Face and
-    Google Drive need huggingface_hub and gdown, which the extra `download` installs.
+    It is a Lightning checkpoint. Checks its SHA-256, and brings its weights in as `model add` does. A private
+    repository on Hugging Face needs HF_TOKEN.
     """
     from ecgbatch.models.weights import download
 
@@ -80,7 +80,8 @@ def download(source: str, sha256: str, normalization: Path | None, name: str, ve
 
 def _add(config: "NetworkConfig", weights: "Weights", normalization_file: Path | None, name: str, version: str) -> None:
     """Adds what a checkpoint held as the model that was named."""
-    from ecgbatch.models.preprocessing import Normalization, load_normalization
+    from ecgbatch.models.preprocessing import Normalization
+    from ecgbatch.models.weights.normalization_file import load_normalization
     from ecgbatch.models.weights.registry import Registry
 
     normalization = load_normalization(normalization_file) if normalization_file else Normalization()
@@ -133,18 +134,36 @@ def train(archive: Path, name: str, version: str, recipe: str, folder: Path, dev
 def list_models(as_json: bool) -> None:
     """List the models that ship and those that were added.
 
-    The last is used unless another is named.
+    The default is what `run` and `worker` score with unless ECGBATCH_MODEL names another.
     """
     from ecgbatch.models.weights.registry import Registry
 
-    models = Registry(load().model_dir).available()
+    registry = Registry(load().model_dir)
+    models, default = registry.available(), registry.default()
     if as_json:
-        keys = list(models[-1].description) if models else []
-        found = ([*(m.description.get(key) for key in keys), str(m.folder)] for m in models)
-        print_rows([*keys, "folder"], found, as_json=True)
+        keys = list(default.description)
+        found = ([*(m.description.get(key) for key in keys), str(m.folder), m == default] for m in models)
+        print_rows([*keys, "folder", "default"], found, as_json=True)
         return
-    columns = ["name", "version", "network", "fingerprint", "folder"]
-    print_rows(columns, [(m.name, m.version, _sizes(m), m.fingerprint[:12], str(m.folder)) for m in models])
+    columns = ["name", "version", "default", "network", "fingerprint", "folder"]
+    rows = [(m.name, m.version, "*" if m == default else "", _sizes(m), m.fingerprint[:12], m.folder) for m in models]
+    print_rows(columns, rows)
+
+
+@command("use", group=model, example="ecgbatch model use mine:1")
+@click.argument("wanted", metavar="NAME[:VERSION]", help="The model; the newest of its name without a version.")
+def use(wanted: str) -> None:
+    """Choose the default model.
+
+    It is what `run` and `worker` score with from now on, unless ECGBATCH_MODEL names another. The choice is kept in
+    ECGBATCH_MODEL_DIR.
+    """
+    from ecgbatch.models.weights.registry import Registry
+
+    settings = load()
+    say(f"{Registry(settings.model_dir).use(wanted)} is the default model")
+    if settings.model is not None:
+        remark(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
 
 
 @command(
@@ -243,7 +262,7 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
 def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, int8: bool, check: Path | None) -> None:
     """Write a model as one file that runs without ecgbatch.
 
-    Writes the model of ECGBATCH_MODEL, or the newest one, as an ONNX or TorchScript file that takes `signal` (B, 1000,
+    Writes the model of ECGBATCH_MODEL, or the default one, as an ONNX or TorchScript file that takes `signal` (B, 1000,
     12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, 5), for any number B of records.
     The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
     """

@@ -39,7 +39,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise EcgbatchError(f"variant must be one of {', '.join(VARIANTS)}, not {self.variant!r}")
+            raise EcgbatchError(f"the variant of a network is one of {', '.join(VARIANTS)}")
         for name in ("embedding_dim", "heads", "blocks", "patch"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:

@@ -1,11 +1,8 @@
 """From a recording to what the network takes, as in its training: filters, normalisation, age and sex."""
 
 import math
-import zipfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +21,8 @@ BLOCK = 50  # samples that a filter takes in one product
 OVER_89 = 300.0
 """What PTB-XL 1.0.3 writes for the age of those over 89."""
 OLDEST = 120.0
+LARGEST_MV = 1e6
+"""Of a normalisation; far beyond any recording, and within what float32 can hold."""
 
 Array = NDArray[np.float64]
 
@@ -111,8 +110,8 @@ class Normalization:
     std: float = 0.20817822780040054
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise EcgbatchError(f"a normalisation needs a mean and a standard deviation above zero, not {self}")
+        if not (abs(self.mean) <= LARGEST_MV and 1 / LARGEST_MV <= self.std <= LARGEST_MV):
+            raise EcgbatchError("a normalisation needs a mean and a standard deviation above zero, both in mV")
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -124,6 +123,10 @@ class MetadataFill:
 
     age: float = 59.637
     sex: float = 0.478
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.age <= OLDEST and 0 <= self.sex <= 1):
+            raise EcgbatchError(f"what fills in for a missing age and sex is 0 to {OLDEST:g} years and 0 to 1")
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -210,24 +213,3 @@ def _age(age: float | None, fill: MetadataFill) -> tuple[float, tuple[str, ...]]
     if not 0 <= age <= OLDEST:
         return fill.age, ("age_implausible",)
     return float(age), ()
-
-
-def load_normalization(path: Path) -> Normalization:
-    """Reads `normalization_params.npz`: global_mean and global_std, in older files arr_0 and arr_1.
-
-    Raises EcgbatchError for a file that holds neither, or something else than two numbers.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Normalization(*_mean_and_std(path, arrays))
-    except FileNotFoundError:
-        raise EcgbatchError(f"there is no file {path}") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError):
-        raise EcgbatchError(f"{path} is no .npz file of two numbers, as normalization_params.npz is") from None
-
-
-def _mean_and_std(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
-    for mean, std in (("global_mean", "global_std"), ("arr_0", "arr_1")):
-        if mean in arrays and std in arrays:
-            return arrays[mean].item(), arrays[std].item()
-    raise EcgbatchError(f"{path} holds neither global_mean and global_std nor arr_0 and arr_1")

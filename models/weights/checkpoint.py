@@ -1,6 +1,5 @@
 """Reads Lightning checkpoints of the parallel xLSTM, strictly and without running anything that they hold."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels.compiled import parameter_shapes
+from ecgbatch.models.weights.model import Weights
+from ecgbatch.models.weights.pickled import Tensor
+from ecgbatch.models.weights.torch_file import TorchFile
 from ecgbatch.records.leads import LEADS
 from ecgbatch.settings import EcgbatchError
-
-Weights = dict[str, NDArray[np.float32]]
 
 KERNEL = ".slstm_cell._recurrent_kernel_"
 BIAS = ".slstm_cell._bias_"
 GATES = 4
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-"""How files of torch.save start, now and before torch 1.6."""
+FLOATING = ("f2", "f4", "f8", "bfloat16")
+MOST_PARAMETERS = 2**26
+"""A hundred times as many as the published network has."""
 
 
 def read_checkpoint(path: Path) -> tuple[NetworkConfig, Weights]:
@@ -28,8 +30,11 @@ def read_checkpoint(path: Path) -> tuple[NetworkConfig, Weights]:
     Raises EcgbatchError for a file that is no checkpoint, that holds more than tensors and plain values, or whose
     network is not a parallel xLSTM down to the last parameter.
     """
-    weights = _canonical(_arrays(path, _state_dict(path, _load(path))))
+    with TorchFile(path) as file:
+        state = _state_dict(path, file.content)
+        weights = {key: _array(path, file, key, tensor) for key, tensor in state.items()}
     try:
+        weights = _canonical(weights)
         config = _config(weights)
         _check_shapes(weights, config)
     except EcgbatchError as error:
@@ -37,48 +42,24 @@ def read_checkpoint(path: Path) -> tuple[NetworkConfig, Weights]:
     return config, weights
 
 
-def _load(path: Path) -> Any:
-    import torch
-
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise EcgbatchError(f"there is no file {path}") from None
-    except pickle.UnpicklingError:
-        if start == ZIP or start.startswith(PICKLE):
-            raise EcgbatchError(
-                f"{path} holds more than tensors and plain values, which could run code: refused"
-            ) from None
-        raise _no_checkpoint(path) from None
-    except Exception:  # torch.load raises about anything for what it did not write
-        raise _no_checkpoint(path) from None
-
-
-def _no_checkpoint(path: Path) -> EcgbatchError:
-    return EcgbatchError(f"{path} is no checkpoint: give a .ckpt file that Lightning wrote")
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, Any]:
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise _no_checkpoint(path)
+        raise EcgbatchError(f"{path} is no checkpoint: it holds no state_dict, which Lightning writes")
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.storage.kind not in FLOATING:
+            raise EcgbatchError(f"{path}: {_name(key)} is no tensor of floating-point numbers")
+    if sum(tensor.size for tensor in state.values()) > MOST_PARAMETERS:
+        raise EcgbatchError(f"{path}: its network has more than {MOST_PARAMETERS:,} parameters")
     return dict(state)
 
 
-def _arrays(path: Path, state: dict[str, Any]) -> Weights:
-    import torch
-
-    weights = {}
-    for key, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or not value.is_floating_point():
-            raise EcgbatchError(f"{path}: {key} is no tensor of floating-point numbers")
-        array = value.detach().to(torch.float32).numpy()
-        if not np.isfinite(array).all():
-            raise EcgbatchError(f"{path}: {key} holds values that are not finite")
-        weights[key] = array
-    return weights
+def _array(path: Path, file: TorchFile, key: str, tensor: Tensor) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        array = file.array(tensor).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise EcgbatchError(f"{path}: {_name(key)} holds values that are not finite")
+    return array
 
 
 def _canonical(weights: Weights) -> Weights:
@@ -120,12 +101,7 @@ def _count(weights: Weights, prefix: str) -> int:
 
 def _check_shapes(weights: Weights, config: NetworkConfig) -> None:
     """Raises EcgbatchError at the first parameter that is missing, of another shape, or too many."""
-    import torch
-
-    from ecgbatch.models.network import ParallelXLSTM
-
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in ParallelXLSTM(config).state_dict().items()}
+    expected = dict(parameter_shapes(config))
     for key, shape in expected.items():
         if key not in weights:
             raise EcgbatchError(f"it lacks {key}, {_text(shape)} in {_described(config)}")
@@ -135,7 +111,7 @@ def _check_shapes(weights: Weights, config: NetworkConfig) -> None:
             )
     if unknown := [key for key in weights if key not in expected]:
         raise EcgbatchError(
-            f"{unknown[0]}, {_text(weights[unknown[0]].shape)}, is no parameter of {_described(config)}"
+            f"{_name(unknown[0])}, {_text(weights[unknown[0]].shape)}, is no parameter of {_described(config)}"
         )
 
 
@@ -143,6 +119,11 @@ def _described(config: NetworkConfig) -> str:
     return (
         f"a {config.variant} network of embedding {config.embedding_dim}, {config.heads} heads, {config.blocks} blocks"
     )
+
+
+def _name(key: str) -> str:
+    """A parameter's name as a message shows it, whatever the file calls it."""
+    return "".join(c if c.isprintable() else "?" for c in key[:100])
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models.config import NetworkConfig
-from ecgbatch.models.preprocessing import MetadataFill, Normalization
+from ecgbatch.models.config import LABELS, NetworkConfig, checked_fields
+from ecgbatch.models.json_files import read_json
+from ecgbatch.models.kernels.compiled import parameter_shapes
+from ecgbatch.models.preprocessing import PREPROCESSING, MetadataFill, Normalization
 from ecgbatch.settings import EcgbatchError
 
 Weights = dict[str, NDArray[np.float32]]
 
+LARGEST = 2**28  # bytes of a model's weights; those that ship have 2.2 million
 FINGERPRINTED = ("config", "preprocessing", "normalization", "labels", "metadata_fill")
 
 
@@ -48,11 +53,11 @@ class Model:
 
     @property
     def normalization(self) -> Normalization:
-        return Normalization(**self.description["normalization"])
+        return Normalization(**checked_fields(Normalization, self.description["normalization"], "a normalization"))
 
     @property
     def metadata_fill(self) -> MetadataFill:
-        return MetadataFill(**self.description["metadata_fill"])
+        return MetadataFill(**checked_fields(MetadataFill, self.description["metadata_fill"], "a metadata_fill"))
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -68,16 +73,69 @@ class Model:
 
     def weights(self) -> Weights:
         """The weights by state_dict key. Raises EcgbatchError when the files are not as they were when added."""
-        import safetensors
-        from safetensors.numpy import load_file
-
-        try:
-            weights = load_file(self.weights_path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise EcgbatchError(f"cannot read the weights {self.weights_path} ({error}): add the model again") from None
+        path = self.weights_path
+        weights = _load(path)
         if fingerprint_of(self.description, weights) != self.fingerprint:
-            raise EcgbatchError(f"{self.weights_path} or its .json was changed since it was added: add the model again")
+            raise EcgbatchError(f"{path} or its .json was changed since it was added: add the model again")
+        if {key: value.shape for key, value in weights.items()} != dict(parameter_shapes(self.config)):
+            raise EcgbatchError(f"{path} is not of the network that its .json describes: add the model again")
+        if not all(value.dtype == np.float32 and np.isfinite(value).all() for value in weights.values()):
+            raise EcgbatchError(f"{path} holds values that are no finite float32 numbers: add the model again")
         return weights
+
+
+def read_model(path: Path) -> Model:
+    """The model that a JSON file describes. Raises EcgbatchError, one line, for a file that describes none."""
+    try:
+        description = read_json(path)
+        model = _checked(description, path.parent)
+        known = description["preprocessing"] == PREPROCESSING and description["labels"] == list(LABELS)
+    except FileNotFoundError:
+        raise EcgbatchError(f"there is no file {path}") from None
+    except (EcgbatchError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, EcgbatchError) else f"what it says of {error} makes no sense"
+        raise EcgbatchError(f"{path} is no description of a model ({reason}): remove it") from None
+    if path.stem != f"{model.name}-{model.version}":
+        raise EcgbatchError(f"{path} describes {str(model)[:200]!r}: give it back its name, or remove it")
+    if not known:
+        raise EcgbatchError(
+            f"{path} asks for preprocessing or labels that this ecgbatch does not know: update ecgbatch"
+        )
+    return model
+
+
+def _checked(description: Any, folder: Path) -> Model:
+    """The model of a description in which everything that is used is of the kind that it should be."""
+    if not isinstance(description, dict):
+        raise EcgbatchError("it has no names and values")
+    for key in ("name", "version", "fingerprint", "created_at"):
+        if not isinstance(description[key], str):
+            raise EcgbatchError(f"its {key} is no text")
+    model = Model(description, folder)
+    _ = model.config, model.normalization, model.metadata_fill
+    thresholds = description["thresholds"]
+    if not isinstance(thresholds, dict) or set(thresholds) != set(LABELS):
+        raise EcgbatchError(f"its thresholds are not of {', '.join(LABELS)}")
+    for name, value in thresholds.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise EcgbatchError(f"its threshold of {name} is not from 0 to 1")
+    if not isinstance(description["training"], (dict, type(None))):
+        raise EcgbatchError("its training is no description")
+    return model
+
+
+def _load(path: Path) -> Weights:
+    import safetensors
+    from safetensors.numpy import load
+
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+                raise EcgbatchError(f"cannot read the weights {path}: it is no file of at most {LARGEST:,} bytes")
+            return load(file.read(status.st_size))
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise EcgbatchError(f"cannot read the weights {path} ({error}): add the model again") from None
 
 
 def fingerprint_of(description: dict[str, Any], weights: Weights) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.preprocessing import PREPROCESSING, MetadataFill, Normalization
-from ecgbatch.models.weights.model import Model, Weights, fingerprint_of
+from ecgbatch.models.weights.model import Model, Weights, fingerprint_of, read_model
 from ecgbatch.settings import EcgbatchError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -34,7 +34,7 @@ class Registry:
     def available(self) -> list[Model]:
         """All models, the newest last. Raises EcgbatchError for a broken one."""
         folders = dict.fromkeys((SHIPPED, self.folder))
-        models = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+        models = [read_model(path) for folder in folders for path in sorted(folder.glob("*.json"))]
         return sorted(models, key=lambda model: model.description["created_at"])
 
     def find(self, wanted: str | None) -> Model:
@@ -140,23 +140,6 @@ def _check_name(name: str, version: str) -> None:
         raise EcgbatchError(f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}")
     if not VERSION.fullmatch(version):
         raise EcgbatchError(f"a model's version is of letters, digits, dots, plus and underscores, not {version!r}")
-
-
-def _read(path: Path) -> Model:
-    try:
-        model = Model(json.loads(path.read_text()), path.parent)
-        _ = model.fingerprint, model.config, model.normalization, model.metadata_fill, model.thresholds
-        complete = path.stem == f"{model.name}-{model.version}" and isinstance(model.description["created_at"], str)
-        known = model.description["preprocessing"] == PREPROCESSING and model.description["labels"] == list(LABELS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EcgbatchError(f"{path} is no description of a model ({error!r}): remove it") from None
-    if not complete:
-        raise EcgbatchError(f"{path} describes {model.name}-{model.version}: give it back its name, or remove it")
-    if not known:
-        raise EcgbatchError(
-            f"{path} asks for preprocessing or labels that this ecgbatch does not know: update ecgbatch"
-        )
-    return model
 
 
 def _keep(model: Model, weights: Weights) -> None:

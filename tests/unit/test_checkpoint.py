@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.weights.checkpoint import read_checkpoint
+from ecgbatch.models.weights.torch_file import TorchFile
 from ecgbatch.settings import EcgbatchError
 
 SMALL = NetworkConfig("stacked", 16, 2, 1)
@@ -165,3 +168,127 @@ def test_values_that_are_no_numbers(tmp_path: Path, weights: golden.Weights) -> 
     path = tmp_path / "integers.ckpt"
     torch.save({"state_dict": {"embedding.weight": torch.zeros(3, 3, dtype=torch.int64)}}, path)
     assert "embedding.weight" in refusal(path)
+
+
+# ------------------------------------------------------------------------------------------ hostile files
+
+
+def pickled(content: bytes, folder: Path, compress: int = zipfile.ZIP_STORED, **entries: bytes) -> Path:
+    """A file as torch.save lays it out, of this pickle and these storages."""
+    path = folder / "hostile.ckpt"
+    with zipfile.ZipFile(path, "w", compress) as file:
+        file.writestr("archive/data.pkl", content)
+        for name, data in entries.items():
+            file.writestr(f"archive/data/{name.removeprefix('s')}", data)
+    return path
+
+
+def test_a_tensor_without_numbers(tmp_path: Path, weights: golden.Weights) -> None:
+    state = {key: torch.from_numpy(value) for key, value in weights.items()}
+    state["embedding.bias"] = torch.zeros(16, device="meta")
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    assert "refused" in refusal(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(10**12, 4),
+        torch.zeros(1).expand(10**6),
+        torch.zeros(4).expand(3, 4),
+        torch.zeros(6).as_strided((4, 3), (1, 1)),
+    ],
+)
+def test_a_tensor_that_repeats_its_numbers(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"state_dict": {"embedding.weight": tensor}}, tmp_path / "a.ckpt")
+    assert "of which the file has" in refusal(tmp_path / "a.ckpt")
+
+
+def test_a_tensor_beyond_its_storage(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"embedding.weight": torch.zeros(16)}}, tmp_path / "whole.ckpt")
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as whole:
+        data = whole.read("whole/data.pkl")
+    assert data.count(b"K\x10\x85") == 1, "the shape is (16,)"
+    moved = data.replace(b"K\x00K\x10\x85", b"K\x08K\x10\x85")
+    assert moved != data
+    assert "of which the file has" in refusal(pickled(moved, tmp_path, s0=bytes(64)))
+    assert "claims more" not in refusal(pickled(data, tmp_path, s0=bytes(64))), "only the network is wrong"
+    assert "no checkpoint" in refusal(pickled(data, tmp_path, s0=bytes(60)))
+    assert "claims more" in refusal(pickled(data, tmp_path, s0=bytes(68)))
+
+
+def test_a_small_file_that_unpacks_to_a_large_one(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"embedding.weight": torch.zeros(2**24)}}, tmp_path / "whole.ckpt")
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as whole:
+        data = whole.read("whole/data.pkl")
+    path = pickled(data, tmp_path, zipfile.ZIP_DEFLATED, s0=bytes(2**26))
+    assert path.stat().st_size < 2**17
+    tracemalloc.start()
+    assert "compressed" in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+def test_more_entries_than_a_checkpoint_has(tmp_path: Path) -> None:
+    path = pickled(b"\x80\x02N.", tmp_path, **{f"s{n}": b"" for n in range(10_001)})
+    assert "no checkpoint" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02" + b"]" * 1000 + b"a" * 999 + b".",
+        b"\x80\x02}" + b"(" * 100_000 + b"t" * 100_000 + b"K\x01s.",
+        b"\x80\x02r\xff\xff\xff\x7f.",
+        b"\x80\x02Nr\xff\xff\xff\x7f.",
+        b"\x80\x02}(X\x0a\x00\x00\x00state_dictK\x01u.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(tR.",
+        b"\x80\x02ccollections\nOrderedDict\nK\x01R.",
+        b"\x80\x02ctorch\nFloatStorage\n)R.",
+        b"\x80\x02K\x01Q.",
+        b"\x80\x02X\xff\xff\xff\x7fa.",
+        b"\x80\x02" + b"N" * 5_000_000 + b".",
+        b"\x80\x02\x8a\x80.",
+        b"I" + b"1" * 100_000 + b"\n.",
+        b"\x80\x02.",
+        b"\x80\x02N",
+    ],
+    ids=range(15),
+)
+def test_a_pickle_that_makes_no_sense(tmp_path: Path, content: bytes) -> None:
+    refusal(pickled(content, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["os system", "builtins eval", "torch load", "torch._utils _rebuild_tensor", "torch.nn Linear", "torch hub"]
+)
+def test_names_of_code_are_refused_before_they_are_called(tmp_path: Path, name: str) -> None:
+    said = refusal(pickled(b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n.", tmp_path))
+    assert "refused" in said and name.replace(" ", ".") in said
+
+
+def test_a_name_with_control_characters_is_shown_harmlessly(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a\x1b[2J\nb": torch.zeros(3, dtype=torch.int64)}}, tmp_path / "a.ckpt")
+    assert "\x1b" not in refusal(tmp_path / "a.ckpt")
+
+
+def test_values_beyond_float32(tmp_path: Path, weights: golden.Weights) -> None:
+    state = {key: torch.from_numpy(value).double() for key, value in weights.items()}
+    state["embedding.bias"][0] = 1e300
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    assert "not finite" in refusal(tmp_path / "a.ckpt")
+
+
+def test_tensors_of_other_layouts_and_kinds_are_read_as_torch_does(tmp_path: Path) -> None:
+    numbers = torch.arange(24, dtype=torch.float32)
+    state = {
+        "turned": numbers.view(4, 6).T,
+        "part": numbers[6:18].view(3, 4),
+        "short": numbers.bfloat16(),
+        "nothing": torch.zeros(0, 3),
+        "parameter": torch.nn.Parameter(numbers.double()),
+    }
+    torch.save({"state_dict": state, "set": {1}, "kind": torch.float32, "size": numbers.size()}, tmp_path / "a.ckpt")
+    with TorchFile(tmp_path / "a.ckpt") as file:
+        for key, tensor in state.items():
+            np.testing.assert_array_equal(file.array(file.content["state_dict"][key]), tensor.detach().float().numpy())

@@ -18,7 +18,8 @@ from scipy.signal import butter, filtfilt, iirnotch, lfilter_zi
 from ecgbatch.models import preprocessing
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.kernels.filtering import Filters
-from ecgbatch.models.preprocessing import MetadataFill, Normalization, load_normalization, metadata
+from ecgbatch.models.preprocessing import MetadataFill, Normalization, metadata
+from ecgbatch.models.weights.normalization_file import load_normalization
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE
 from ecgbatch.settings import EcgbatchError

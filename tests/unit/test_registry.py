@@ -1,6 +1,7 @@
 """Models on disk and resident: adding, finding, fingerprints, the scorer, and the commands about them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -124,12 +125,131 @@ def test_tampered_files_are_not_used(registry: Registry, weights: golden.Weights
         Scorer(model)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 1}', "not json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"name": 1}',
+        "not json",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "1" * 10_000,
+        '{"name": NaN}',
+        "\udcff",
+        " " * 2**21 + "{}",
+    ],
+    ids=range(11),
+)
 def test_a_broken_description_is_named(registry: Registry, content: str) -> None:
     registry.folder.mkdir()
-    (registry.folder / "a-1.json").write_text(content)
-    with pytest.raises(EcgbatchError, match=r"a-1\.json"):
+    (registry.folder / "a-1.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    said = refusal(registry)
+    assert "a-1.json" in said
+
+
+def refusal(registry: Registry) -> str:
+    """The one line that is said of a registry with a broken model."""
+    with pytest.raises(EcgbatchError) as error:
         registry.available()
+    said = str(error.value)
+    assert "\n" not in said and len(said) < 1000
+    return said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalization": {"mean": 10**400, "std": 1}},
+        {"normalization": {"mean": 0, "std": 0}},
+        {"normalization": {"mean": 0, "std": 1e308}},
+        {"normalization": {"mean": "0", "std": 1}},
+        {"normalization": {"mean": True, "std": 1}},
+        {"normalization": [0, 1]},
+        {"normalization": {"mean": 0, "std": 1, "foo": 2}},
+        {"thresholds": {"foo": 0.5}},
+        {"thresholds": dict.fromkeys(LABELS, 0.5) | {"foo": 0.5}},
+        {"thresholds": dict.fromkeys(LABELS, "0.5")},
+        {"thresholds": dict.fromkeys(LABELS, 10**400)},
+        {"thresholds": list(LABELS)},
+        {"thresholds": 5},
+        {"metadata_fill": {"age": 1e200, "sex": 0}},
+        {"metadata_fill": None},
+        {"config": {"blocks": 10**12}},
+        {"config": {"embedding_dim": 10**30}},
+        {"config": {"heads": 0}},
+        {"config": {"variant": "stacked" * 10**5}},
+        {"config": {"patch": [1]}},
+        {"config": {"x" * 10**5: 1}},
+        {"config": 3},
+        {"labels": {}},
+        {"preprocessing": []},
+        {"training": 7},
+        {"created_at": 3},
+        {"fingerprint": None},
+        {"name": "mine\nand more"},
+        {"version": "x" * 10**5},
+    ],
+    ids=range(29),
+)
+def test_a_description_that_makes_no_sense_is_one_line(
+    registry: Registry, weights: golden.Weights, changes: dict[str, Any]
+) -> None:
+    model = add(registry, weights)
+    path = model.weights_path.with_suffix(".json")
+    path.write_text(json.dumps(model.description | changes))
+    assert "mine-1.json" in refusal(registry)
+    for key in changes.keys() & {"thresholds", "labels", "name", "fingerprint"}:
+        path.write_text(json.dumps({k: v for k, v in model.description.items() if k != key}))
+        assert "mine-1.json" in refusal(registry)
+
+
+def test_weights_of_another_network_than_described_are_not_used(registry: Registry, weights: golden.Weights) -> None:
+    """Even when the fingerprint was made to fit."""
+    model = add(registry, weights)
+    for changed in (
+        {key: value for key, value in weights.items() if key != "embedding.bias"},
+        weights | {"embedding.bias": np.zeros(3, np.float32)},
+        weights | {"embedding.bias": np.full_like(weights["embedding.bias"], np.nan)},
+        weights | {"embedding.bias": weights["embedding.bias"].astype(np.float64)},
+    ):
+        save_file(changed, model.weights_path)
+        description = model.description | {"fingerprint": fingerprint_of(model.description, changed)}
+        with pytest.raises(EcgbatchError, match="add the model again"):
+            Model(description, model.folder).weights()
+
+
+def test_a_folder_and_a_pipe_instead_of_weights(registry: Registry, weights: golden.Weights) -> None:
+    model = add(registry, weights)
+    model.weights_path.unlink()
+    os.mkfifo(model.weights_path)
+    with pytest.raises(EcgbatchError, match="cannot read the weights"):
+        model.weights()
+    model.weights_path.unlink()
+    model.weights_path.mkdir()
+    with pytest.raises(EcgbatchError, match="cannot read the weights"):
+        model.weights()
+
+
+def test_adding_a_model_changes_nothing_and_using_it_does(registry: Registry, weights: golden.Weights) -> None:
+    before = registry.find(None)
+    assert before == registry.find("xlstm-ecg")
+    first, second = add(registry, weights, "1"), add(registry, weights, "2")
+    assert registry.find(None) == before
+    assert registry.use("mine:1") == first == registry.find(None)
+    assert registry.use("mine") == second == Registry(registry.folder).find(None)
+    add(registry, weights, "3")
+    assert registry.find(None) == second, "the version was chosen, not the newest that will ever be"
+    with pytest.raises(EcgbatchError, match="there is no model other"):
+        registry.use("other")
+    assert registry.find(None) == second
+    second.weights_path.with_suffix(".json").unlink()
+    with pytest.raises(EcgbatchError, match="there is no model mine:2"):
+        registry.find(None)
+    (registry.folder / "default").write_bytes(b"\xff")
+    with pytest.raises(EcgbatchError, match="ecgbatch model use"):
+        registry.find(None)
 
 
 def test_a_description_of_a_later_ecgbatch(registry: Registry, weights: golden.Weights) -> None:
@@ -277,4 +397,8 @@ def test_model_add_and_list(
     np.testing.assert_equal(model.weights(), weights)
     rows = json.loads(command("model", "list", "--json").stdout)
     assert [row["name"] for row in rows] == ["xlstm-ecg", "xlstm-ecg", "new"]
+    assert [row["default"] for row in rows] == [False, True, False]
     assert command("model", "add", checkpoint, *named, status=1).stderr.count("\n") == 1
+    assert "new:1.0" in command("model", "use", "new").stdout
+    starred = [line for line in command("model", "list").stdout.splitlines() if " * " in line]
+    assert [line.split()[:2] for line in starred] == [["new", "1.0"]]
