@@ -3,20 +3,23 @@ PYTHON ?= python3
 TORCH  := torch==2.13.0
 BIN    := .venv/bin
 
-.PHONY: install run test chaos bench lint
+.PHONY: install run test chaos bench lint wheel lock pictures
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml setup.py $(wildcard models/kernels/cpu/*) $(wildcard records/native/*)
+# What the lock file names comes with its hash. torch does not stand there: it is another build on every kind of machine.
+.venv/installed: pyproject.toml requirements.lock setup.py $(wildcard models/kernels/cpu/*) $(wildcard records/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(TORCH) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 run: install
 	$(BIN)/ecgbatch run $(ARCHIVE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos -s
@@ -30,3 +33,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+wheel: install
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+pictures: install
+	$(BIN)/python docs/pictures.py

@@ -91,6 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"{error.format_message()} See: {path} --help", error.exit_code)
     except Interrupted:
         return _fail("interrupted", STATUS_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return _fail("this needs torch: pip install 'ecgbatch[torch]'", 1)
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from places import REPOSITORY
 
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def table(document: Path, heading: str) -> dict[str, list[str]]:
