@@ -54,13 +54,17 @@ def write(
     (folder / f"{name}.dat").write_bytes(digital.astype("<i2").tobytes())
 
 
-def reason(root: Path, record: str = "r") -> Reason:
+def failure(root: Path, record: str = "r") -> RecordError:
     with pytest.raises(RecordError) as caught:
         read(root, record)
     error = caught.value
     assert error.stage == "read"
     assert error.detail and error.detail.isprintable() and len(error.detail) <= 300
-    return error.reason
+    return error
+
+
+def reason(root: Path, record: str = "r") -> Reason:
+    return failure(root, record).reason
 
 
 def replace(file: Path, old: str, new: str) -> None:
@@ -77,7 +81,7 @@ def by_wfdb(path: Path) -> NDArray[np.float64]:
     return signal
 
 
-def is_plain(record: Path) -> bool:
+def compiled_takes(record: Path) -> bool:
     """Whether a record is read the plain way; then the general way must give the same."""
     plain = wfdb_compiled.read(record.parent, record.name, 5, True)
     if plain is None:
@@ -113,5 +117,5 @@ def read_or_fail(header: bytes, data: bytes) -> Recording | None:
                 recording = read(Path(folder), "r")
         except RecordError:
             return None
-        is_plain(Path(folder) / "r")
+        compiled_takes(Path(folder) / "r")
         return recording

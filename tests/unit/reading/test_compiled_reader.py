@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wfdb_files import is_plain, needs_compiler, samples, write
+from wfdb_files import compiled_takes, needs_compiler, samples, write
 
 from ecgbatch.records.leads import LEADS
 
 
 @needs_compiler
-def test_real_records_are_plain(ptbxl_fold9: Path) -> None:
+def test_real_records_are_taken(ptbxl_fold9: Path) -> None:
     records = (ptbxl_fold9 / "RECORDS").read_text().split()
-    assert all(is_plain(ptbxl_fold9 / record) for record in records[::5])
+    assert all(compiled_takes(ptbxl_fold9 / record) for record in records[::5])
 
 
 @needs_compiler
@@ -47,17 +47,17 @@ def test_real_records_are_plain(ptbxl_fold9: Path) -> None:
         ("\n", "\r", False),
     ],
 )
-def test_which_records_are_plain(tmp_path: Path, old: str, new: str, expected: bool) -> None:
+def test_which_records_are_taken(tmp_path: Path, old: str, new: str, expected: bool) -> None:
     write(tmp_path, samples(count=1100), length="1000", checksums=np.zeros(12, int), names=tuple(map(str.upper, LEADS)))
     content = (tmp_path / "r.hea").read_bytes().decode()
     assert old in content
     (tmp_path / "r.hea").write_bytes(content.replace(old, new).encode())
-    assert is_plain(tmp_path / "r") == expected
+    assert compiled_takes(tmp_path / "r") == expected
 
 
 @needs_compiler
 @pytest.mark.parametrize("damage", ["short", "invalid", "folder", "missing"])
-def test_damaged_records_are_not_plain(tmp_path: Path, damage: str) -> None:
+def test_damaged_records_are_left_to_python(tmp_path: Path, damage: str) -> None:
     digital = samples()
     digital[999, 11] = -(2**15) if damage == "invalid" else 0
     write(tmp_path, digital[:999] if damage == "short" else digital, length="1000")
@@ -65,7 +65,7 @@ def test_damaged_records_are_not_plain(tmp_path: Path, damage: str) -> None:
         (tmp_path / "r.dat").unlink()
     if damage == "folder":
         (tmp_path / "r.dat").mkdir()
-    assert not is_plain(tmp_path / "r")
+    assert not compiled_takes(tmp_path / "r")
 
 
 @needs_compiler
@@ -80,7 +80,7 @@ def test_damaged_records_are_not_plain(tmp_path: Path, damage: str) -> None:
     blank=st.sampled_from([" ", "  ", "\t", " \t "]),
     end=st.sampled_from(["\n", "\r\n", " \n", "\n\n"]),
 )
-def test_plain_numbers_are_the_general_ones(
+def test_any_number_is_what_it_is_in_python(
     gain: str, baseline: str, zero: int, checksum: int, offset: str, length: int, blank: str, end: str
 ) -> None:
     signals = [["r.dat", f"16{offset}", f"{gain}{baseline}/mV", "16", zero, 0, checksum, 0, lead] for lead in LEADS]
@@ -89,4 +89,4 @@ def test_plain_numbers_are_the_general_ones(
         lines = [["r", 12, 100, length], *signals]
         header = end.join(blank.join(map(str, line)) for line in lines)
         (Path(folder) / "r.hea").write_bytes(header.encode())
-        is_plain(Path(folder) / "r")
+        compiled_takes(Path(folder) / "r")

@@ -11,15 +11,19 @@ import scipy.io
 import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from wfdb_files import (
     FEW,
     by_wfdb,
+    compiled_takes,
+    failure,
     reason,
     replace,
     samples,
     write,
 )
 
+from ecgbatch.records import compiled
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Reason
@@ -209,3 +213,142 @@ def test_headers_that_leave_something_open(tmp_path: Path) -> None:
     header = (tmp_path / "r.hea").read_text()
     (tmp_path / "r.hea").write_text(header.replace("100 1000", "100 1000 " + 2000 * "1"))
     assert reason(tmp_path) == Reason.UNREADABLE_HEADER
+
+
+# ------------------------------------------------------------------------------------------ MATLAB files
+
+
+def matlab_4(digital: NDArray[np.int64], kind: int = 30, dtype: str = "<i2", rows: int = 12) -> bytes:
+    head = np.array([kind, rows, digital.size // rows, 0, 4], "<i4").tobytes() + b"val\0"
+    return head + digital.astype(dtype).tobytes()
+
+
+def write_matlab(folder: Path, content: bytes, name: str = "r.mat", form: str = "16+24") -> None:
+    write(folder, samples())
+    replace(folder / "r.hea", "r.dat 16 ", f"{name} {form} ")
+    (folder / name).write_bytes(content)
+
+
+def test_a_matlab_4_file_is_read_as_its_header_says(tmp_path: Path) -> None:
+    write_matlab(tmp_path, matlab_4(samples()))
+    assert np.array_equal(read(tmp_path, "r").signal, samples() / 1000)
+    assert compiled_takes(tmp_path / "r") == compiled.available()
+
+
+@pytest.mark.parametrize("name", ["r.mat", "r.MAT", "r.dat"])
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_matlab_files_of_other_versions(tmp_path: Path, version: str, name: str) -> None:
+    if version == "5":
+        scipy.io.savemat(tmp_path / "s.mat", {"val": samples().T.astype("<i2")}, appendmat=False)
+        content = (tmp_path / "s.mat").read_bytes()
+    else:
+        content = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + samples().astype("<i2").tobytes()
+    write_matlab(tmp_path, content, name)
+    error = failure(tmp_path)
+    assert error.reason == Reason.UNREADABLE_SIGNAL
+    assert "MATLAB" in error.detail
+    assert "version 4" in error.detail
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        matlab_4(samples(), 0, "<f8"),
+        matlab_4(samples(), 20, "<i4"),
+        matlab_4(samples(), 40, "<u2"),
+        matlab_4(samples(), rows=1000),
+        matlab_4(samples())[:19],
+        bytes(24) + samples().astype("<i2").tobytes(),
+    ],
+    ids=["double", "int32", "uint16", "transposed", "cut", "zeros"],
+)
+def test_a_matlab_file_that_is_not_what_its_header_says(tmp_path: Path, content: bytes) -> None:
+    write_matlab(tmp_path, content)
+    error = failure(tmp_path)
+    assert error.reason == Reason.UNREADABLE_SIGNAL
+    assert "no MATLAB 4 matrix" in error.detail
+
+
+def test_a_matlab_4_file_of_32_bits_under_a_header_that_says_so(tmp_path: Path) -> None:
+    write_matlab(tmp_path, matlab_4(samples(), 20, "<i4"), form="32+24")
+    assert np.array_equal(read(tmp_path, "r").signal, samples() / 1000)
+
+
+# ------------------------------------------------------------------------------------------ the rest
+
+
+@pytest.mark.parametrize(("form", "bits"), [("16", 16), ("24", 24), ("32", 24), ("80", 8), ("212", 12), ("516", 16)])
+def test_a_header_without_a_length(tmp_path: Path, form: str, bits: int) -> None:
+    digital = samples(bits=bits, count=700)
+    wfdb.wrsamp(
+        "r",
+        fs=100,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        d_signal=digital,
+        fmt=[form] * 12,
+        adc_gain=[200.0] * 12,
+        baseline=[0] * 12,
+        write_dir=str(tmp_path),
+    )
+    replace(tmp_path / "r.hea", "r 12 100 700", "r 12 100")
+    assert np.array_equal(read(tmp_path, "r").signal, digital / 200)
+
+
+def test_format_8_begins_with_the_first_value_of_its_header(tmp_path: Path) -> None:
+    steps = np.random.default_rng(0).integers(-100, 100, (1000, 12))
+    write(tmp_path, steps)
+    replace(tmp_path / "r.hea", "r.dat 16 1000(0)/mV 16 0 0 ", "r.dat 8 1000(0)/mV 8 0 -500 ")
+    (tmp_path / "r.dat").write_bytes(steps.astype("i1").tobytes())
+    assert np.array_equal(read(tmp_path, "r").signal, (steps.cumsum(axis=0) - 500) / 1000)
+    assert np.array_equal(read(tmp_path, "r").signal, by_wfdb(tmp_path / "r"))
+
+
+def test_a_sample_marked_as_invalid_within_a_frame_is_missing(tmp_path: Path) -> None:
+    """The mean of the mark and a sound sample is -16.3 mV, and looks like a sample."""
+    digital = samples(count=1000, leads=24, bits=10)
+    digital[500:505, 6] = -32768
+    write(tmp_path, samples())
+    replace(tmp_path / "r.hea", "r.dat 16 ", "r.dat 16x2 ")
+    (tmp_path / "r.dat").write_bytes(digital.astype("<i2").tobytes())
+    recording = read(tmp_path, "r")
+    assert "gap_filled" in recording.flags
+    assert recording.signal.min() > -1
+    digital[500:511, 6] = -32768
+    (tmp_path / "r.dat").write_bytes(digital.astype("<i2").tobytes())
+    assert reason(tmp_path) == Reason.NOT_FINITE
+
+
+def test_a_skew_that_leads_beyond_the_file_leaves_a_gap(tmp_path: Path) -> None:
+    digital = samples()
+    write(tmp_path, digital)
+    checksum = digital[:, 3].sum() % 65536
+    replace(tmp_path / "r.hea", f"r.dat 16 1000(0)/mV 16 0 0 {checksum}", "r.dat 16:9 1000/mV 16 0 0 0")
+    recording = read(tmp_path, "r")
+    assert "gap_filled" in recording.flags
+    assert np.array_equal(recording.signal[:991, 3], digital[9:, 3] / 1000)
+
+
+def test_the_last_samples_of_a_311_block_have_ten_bits(tmp_path: Path) -> None:
+    """Wfdb takes a bit too many of the third sample of each block."""
+    digital = samples(bits=10)
+    write(tmp_path, digital)
+    replace(tmp_path / "r.hea", "r.dat 16 ", "r.dat 311 ")
+    triples = (digital.reshape(-1, 3) & 0x3FF).astype("<u4")
+    blocks = triples[:, 0] | triples[:, 1] << 10 | triples[:, 2] << 20 | np.uint32(0xC0000000)
+    (tmp_path / "r.dat").write_bytes(blocks.astype("<u4").tobytes())
+    assert np.array_equal(read(tmp_path, "r").signal, digital / 1000)
+
+
+def test_segments_with_their_leads_in_another_order(tmp_path: Path) -> None:
+    digital = samples(count=1000)
+    write(tmp_path, digital[:400], name="s1")
+    write(tmp_path, digital[400:, ::-1], name="s2", names=LEADS[::-1])
+    (tmp_path / "r.hea").write_text("r/2 12 100 1000\ns1 400\ns2 600\n")
+    assert np.array_equal(read(tmp_path, "r").signal, digital / 1000)
+
+
+def test_a_short_gap_between_segments_is_filled(tmp_path: Path) -> None:
+    write(tmp_path, samples(count=600), name="s1")
+    (tmp_path / "r.hea").write_text("r/3 12 100 1210\ns1 600\n~ 10\ns1 600\n")
+    assert read(tmp_path, "r").flags == ("cropped", "gap_filled")
