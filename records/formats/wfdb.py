@@ -24,7 +24,7 @@ KEPT_BYTES = 16 << 20
 MOST_SAMPLES_SUMMED = 2_000_000
 """Of a file with more, checksums are not checked."""
 
-MOST_SEGMENTS_READ = 1000
+MOST_SEGMENTS_READ = 200
 _PER_MILLIVOLT = {"mv": 1.0, "v": 1e-3, "uv": 1e3, "\N{MICRO SIGN}v": 1e3, "\N{GREEK SMALL LETTER MU}v": 1e3}
 
 

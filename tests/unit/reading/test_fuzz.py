@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 from wfdb_files import FEW, FRAGMENTS, HEADER, read_or_fail, samples
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(header=st.binary(max_size=300) | st.text(max_size=300).map(str.encode), data=st.binary(max_size=100))
 def test_any_header_is_read_or_a_record_error(header: bytes, data: bytes) -> None:
     assert read_or_fail(header, data) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(lines=st.lists(st.sampled_from(FRAGMENTS + HEADER.splitlines()), max_size=16), data=st.binary(max_size=100))
 def test_any_mixture_of_header_lines_is_read_or_a_record_error(lines: list[str], data: bytes) -> None:
     read_or_fail("\n".join(lines).encode(), data * 300)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(edits=st.lists(st.tuples(st.integers(0, len(HEADER) - 1), st.characters(max_codepoint=0x2FF)), max_size=4))
 def test_a_damaged_header_is_read_or_a_record_error(edits: list[tuple[int, str]]) -> None:
     characters = list(HEADER)

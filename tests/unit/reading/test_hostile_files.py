@@ -1,9 +1,13 @@
 """What is missing, lies elsewhere, claims too much or is no file becomes a reason, at no cost."""
 
 import os
+import re
 import signal as signals
 import subprocess
 import sys
+import time
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +15,16 @@ import pytest
 import wfdb
 from billiard.exceptions import SoftTimeLimitExceeded
 from wfdb_files import (
+    HEADER,
     allocating_at_most,
+    failure,
     reason,
     replace,
     samples,
     write,
 )
 
+from ecgbatch.records.formats import wfdb_header
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Reason, RecordError
@@ -183,3 +190,118 @@ def test_too_little_memory_is_a_reason(tmp_path: Path) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert output.stdout.strip() == Reason.OUT_OF_MEMORY
+
+
+def test_git_lfs_pointers_say_what_to_do(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0797d0a8\nsize 120000\n"
+    write(tmp_path, samples())
+    (tmp_path / "r.dat").write_text(pointer)
+    error = failure(tmp_path)
+    assert (error.reason, error.detail) == (
+        Reason.UNREADABLE_SIGNAL,
+        "r.dat is a Git LFS pointer: run git lfs pull",
+    )
+    (tmp_path / "r.hea").write_text(pointer)
+    error = failure(tmp_path)
+    assert (error.reason, error.detail) == (
+        Reason.UNREADABLE_HEADER,
+        "r.hea is a Git LFS pointer: run git lfs pull",
+    )
+
+
+def test_real_git_lfs_pointers(shared: Path) -> None:
+    assert "git lfs pull" in failure(shared / "field/lfs", "00001_hr").detail
+
+
+SECRET = "root:$6$secret:19000:0:99999:7:::"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        f"r 12 100 1000\n{SECRET}\n" + 11 * "x 16\n",
+        f"r/1 12 100 1000\n{SECRET}\n",
+        HEADER.replace("1000(0)/mV", f"1000(0)/{SECRET}"),
+        HEADER.replace("r.dat", f"/{SECRET}"),
+        HEADER.replace(" V2", f" {SECRET}"),
+        HEADER.replace("r.dat 16", "r.dat 99"),
+    ],
+)
+def test_a_failure_quotes_nothing_of_a_file(tmp_path: Path, content: str) -> None:
+    write(tmp_path, samples())
+    (tmp_path / "r.hea").write_text(content)
+    assert "secret" not in str(failure(tmp_path))
+
+
+NASTY = [
+    *("r 12 " + "1" * n + "/" + "1" * n + "(" + "1" * n for n in (300, 328)),
+    "r 12 " + "1" * 990,
+    "r" + " " * 990 + "x",
+    "r 12 1" + "." * 990,
+    "r 12 " + "1e1" * 300,
+    "r 12 100/" + "1." * 480 + "(",
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("line", NASTY, ids=range(len(NASTY)))
+def test_no_record_line_takes_long(tmp_path: Path, line: str) -> None:
+    (tmp_path / "r.hea").write_text(line + "\n" + HEADER.partition("\n")[2])
+    began = time.process_time()
+    reason(tmp_path)
+    assert time.process_time() - began < 1
+
+
+GROWING: list[tuple[re.Pattern[str], Callable[[int], str]]] = [
+    *(
+        (wfdb_header._RECORD_LINE, lambda n, c=c: "r 12 " + c * n + "(" + c * n)
+        for c in ("1", "1.", "1e1", " ", ".", "+")
+    ),
+    *((wfdb_header._RECORD_LINE, lambda n, c=c: c * n + "!") for c in ("r", "r ", "1/", " ")),
+    *(
+        (wfdb_header._SIGNAL_LINE, lambda n, c=c: "r.dat 16x1:1+1 " + c * n + "(0)/mV " + c * n + "!")
+        for c in ("1", "1 ", "1.", "1e1", " ", "(1", "/")
+    ),
+    *((wfdb_header._SIGNAL_LINE, lambda n, c=c: c * n + " 16" + c * n + "!") for c in ("x", "x ", "1 ", "1x")),
+    *((wfdb_header._SEGMENT_LINE, lambda n, c=c: c * n + "!") for c in ("s", "s ", "~ ", "1 ", "-")),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("case", GROWING, ids=range(len(GROWING)))
+def test_no_expression_takes_more_than_linear_time(case: tuple[re.Pattern[str], Callable[[int], str]]) -> None:
+    """Fifty thousand letters take a millisecond; what backtracks takes a minute, or for ever."""
+    expression, text = case
+
+    def seconds(n: int) -> float:
+        line = text(n)
+        return min(timeit.repeat(lambda: expression.fullmatch(line), number=1, repeat=2, timer=time.process_time))
+
+    assert seconds(50_000) < 1
+
+
+def test_many_linked_files_take_the_memory_of_one(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(16 << 20))
+    lines = ["r 40 100 1000"]
+    for number in range(40):
+        (tmp_path / f"{number}.dat").symlink_to("big")
+        lines.append(f"{number}.dat 16 1000/mV 16 0 0 0 0 {LEADS[number] if number < 12 else 'x'}")
+    (tmp_path / "r.hea").write_text("\n".join(lines))
+    with allocating_at_most(64 << 20):
+        assert reason(tmp_path) == Reason.NO_SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "most"), [("r {} 100 1000", "r.dat 16", 1001), ("r/{} 12 100 9", "s 1", 10_001)]
+)
+def test_too_many_signals_or_segments(tmp_path: Path, first: str, line: str, most: int) -> None:
+    (tmp_path / "r.hea").write_text("\n".join([first.format(most), *[line] * most]))
+    assert reason(tmp_path) == Reason.TOO_LARGE
+
+
+def test_its_first_seconds_in_too_many_segments(tmp_path: Path) -> None:
+    write(tmp_path, samples(count=1), name="s")
+    (tmp_path / "r.hea").write_text("\n".join(["r/2000 12 1000 2000", *["s 1"] * 2000]))
+    replace(tmp_path / "s.hea", "s 12 100 1", "s 12 1000 1")
+    assert reason(tmp_path) == Reason.TOO_LARGE
