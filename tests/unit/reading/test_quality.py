@@ -16,7 +16,7 @@ from ecgbatch.records.synthetic import write_archive
 
 def measure(signal: NDArray[np.float64]) -> Quality:
     filtered = clean(signal[None], Normalization(0.0, 1.0))[0]
-    return quality.measure(filtered.astype(np.float64))
+    return quality.measure(filtered.astype(np.float64)[None])[0]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def test_it_is_what_it_is_said_to_be() -> None:
     filtered = np.zeros((1000, 12))
     filtered[:, 0], filtered[:, 1], filtered[:, 2] = np.sin(np.arange(1000)), 0, 0
     filtered[:, 3:] = np.arange(1000)[:, None] / 999
-    np.testing.assert_allclose(quality.measure(filtered), measure_directly(filtered), rtol=1e-12)
-    assert quality.measure(np.zeros((500, 12))) == (0, 0)
+    np.testing.assert_allclose(quality.measure(filtered[None])[0], measure_directly(filtered), rtol=1e-12)
+    assert quality.measure(np.zeros((2, 500, 12))) == [(0, 0), (0, 0)]
 
 
 def measure_directly(filtered: NDArray[np.float64]) -> Quality:
