@@ -77,7 +77,7 @@ def _columns(text: str | None) -> dict[str, str]:
     "archive",
     required=False,
     type=PATH,
-    help="Its folder; without it 64 synthetic records are made and scored.",
+    help="Its folder, or one file; without it 64 synthetic records are made and scored.",
 )
 @archive_options
 def run(
@@ -130,7 +130,7 @@ def run(
 
 
 @command(example="ecgbatch enqueue /data/ptb-xl --priority high")
-@click.argument("archive", type=PATH, help="Its folder, as workers see it too.")
+@click.argument("archive", type=PATH, help="Its folder, or one file, as workers see it too.")
 @archive_options
 def enqueue(
     archive: Path,

@@ -11,7 +11,7 @@ from ecgbatch.records.archives.exams import exam_records
 from ecgbatch.records.archives.listing import listed_records
 from ecgbatch.records.archives.search import PassedOver, Search
 from ecgbatch.records.archives.tables import ROLES, columns_of, table_records
-from ecgbatch.records.archives.walk import walk
+from ecgbatch.records.archives.walk import in_file, walk
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import EcgbatchError
@@ -42,7 +42,9 @@ class Archive:
     - `ptbxl_database.csv` in `root`, of which `rate` chooses the 100 or the 500 Hz files;
     - `exams.csv`, as CODE-15 has it; `record_list.csv` with a column path and one of age or sex;
     - `RECORDS` in `root` and below; `record_list.csv` with a column path;
-    - every header in the folder.
+    - every header in the folder, and every file of another format.
+
+    Where `root` is a file, the archive is the folder that it is in, and `only` that file's records are its records.
 
     `RECORDS` and the search take age and sex from the headers' comments. Links lead out of `root` only with
     `follow_links`. What is not taken is counted in `passed_over`.
@@ -54,6 +56,14 @@ class Archive:
     columns: Mapping[str, str] = field(default_factory=dict)
     follow_links: bool = False
     passed_over: PassedOver = field(default_factory=PassedOver)
+    only: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if _is_one_file(self.root):
+            object.__setattr__(self, "only", self.root.name)
+            object.__setattr__(self, "root", self.root.parent)
+        if self.only is not None and (self.manifest is not None or self.columns):
+            raise EcgbatchError(f"a list is of a folder: give {self.root} instead of its file {self.only}")
 
     def records(self) -> Iterator[Record]:
         """The records in the order of their source, in flat memory. A path comes up twice if its source has it twice.
@@ -64,6 +74,8 @@ class Archive:
         check_folder(self.root)
         source = self.source()
         search = Search(self.root, self.follow_links, self.passed_over)
+        if self.only is not None:
+            return _some_in(in_file(search, self.only), self.root / self.only)
         if source.file is None:
             records = walk(search)
         elif source.columns is None:
@@ -76,6 +88,8 @@ class Archive:
 
     def source(self) -> Source:
         """Where `records` finds the records. Raises EcgbatchError for `columns` where there is no table."""
+        if self.only is not None:
+            return Source(self.root / self.only)
         if unknown := set(self.columns) - set(ROLES):
             raise EcgbatchError(f"--columns names {', '.join(ROLES)}, not {', '.join(sorted(unknown))}")
         if self.manifest is not None:
@@ -97,8 +111,15 @@ class Archive:
         return self.root / name if os.path.isfile(self.root / name) else None
 
 
+def _is_one_file(root: Path) -> bool:
+    """Whether there is a file at `root`, or the header of a WFDB record of this name."""
+    return not os.path.isdir(root) and (os.path.isfile(root) or os.path.isfile(f"{root}.hea"))
+
+
 def check_folder(root: Path) -> None:
-    """Raises EcgbatchError unless `root` is a folder that can be entered."""
+    """Raises EcgbatchError unless `root` is a folder that can be entered, or one file."""
+    if _is_one_file(root):
+        return
     try:
         is_folder = os.path.isdir(root)
         os.stat(f"{root}/.")
@@ -133,6 +154,14 @@ def _some_there(search: Search, records: Iterator[Record], source: Source) -> It
         f"{source} names records that are not in {search.root}: none of the first {len(first):,} is there, "
         f"as {first[0].path}{_hint(search.root, source)}"
     )
+
+
+def _some_in(records: Iterator[Record], file: Path) -> Iterator[Record]:
+    """The records of one file, if there are any."""
+    first = list(islice(records, 1))
+    if not first:
+        raise EcgbatchError(f"{file} is no recording, or of no format that is read: docs/formats.md says which are")
+    return chain(first, records)
 
 
 def _is_there(search: Search, record: Record) -> bool:

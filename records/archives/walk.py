@@ -46,6 +46,16 @@ def walk(search: Search, prefix: str = "") -> Iterator[Record]:
             yield from _of_other_format(search, folder.prefix + entry.name)
 
 
+def in_file(search: Search, name: str) -> Iterator[Record]:
+    """The record or records of one file in the archive's folder; of a WFDB record it may be any of its files."""
+    stem = name.removesuffix(".hea")
+    for header in (stem, os.path.splitext(name)[0]):
+        if os.path.isfile(search.root / f"{header}.hea"):
+            yield Record(write_down(header), *from_comments(search.header(header)[1]))
+            return
+    yield from _of_other_format(search, name)
+
+
 def _of_other_format(search: Search, path: str) -> Iterator[Record]:
     try:
         format = format_of(search.files.head(path, HEAD_BYTES))

@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from found import find_records, paths, people, write_header
 from hypothesis import given, settings
@@ -130,7 +131,7 @@ def test_a_list_may_name_records_in_a_file(tmp_path: Path) -> None:
 def test_wrong_use_is_one_line(tmp_path: Path) -> None:
     assert "there is no archive" in message(tmp_path / "none")
     (tmp_path / "file").touch()
-    assert "not a folder" in message(tmp_path / "file")
+    assert "no recording" in message(tmp_path / "file")
     assert "there is no archive" in message(tmp_path / ("n" * 300))
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -184,3 +185,16 @@ def test_memory_is_flat(tmp_path: Path, name: str) -> None:
     assert count == 20_000
     assert peak < 4_000_000
     assert not passed_over
+
+
+def test_one_file_is_an_archive_too(tmp_path: Path) -> None:
+    write_header(tmp_path, "a")
+    (tmp_path / "a.dat").write_bytes(b"")
+    (tmp_path / "b.xml").write_text("<RestingECG/>")
+    for name in ("a.hea", "a.dat", "a"):
+        archive = Archive(tmp_path / name)
+        assert (archive.root, [record.path for record in archive.records()]) == (tmp_path, ["a"])
+    assert paths(tmp_path / "b.xml") == ["b.xml"]
+    assert "give" in message(tmp_path / "b.xml", tmp_path / "list.csv")
+    np.save(tmp_path / "many.npy", np.zeros((3, 1000, 12)))
+    assert paths(tmp_path / "many.npy") == ["many.npy::0", "many.npy::1", "many.npy::2"]
