@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from ecgbatch.commands import PATH, as_json, command
+from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, load
 
@@ -109,6 +110,7 @@ def train(archive: Path, name: str, version: str, recipe: str, folder: Path, dev
     thresholds. Stopped, it goes on where it was at the next call. The model goes to ECGBATCH_MODEL_DIR, all else
     stays in the folder of the training: settings.json, epochs.csv, last.pt.
     """
+    require_torch("training")
     from ecgbatch.models.training.examples import prepare
     from ecgbatch.models.training.loop import Training
     from ecgbatch.models.training.recipe import load_recipe
@@ -266,6 +268,7 @@ def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, in
     12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, 5), for any number B of records.
     The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
     """
+    require_torch("an export")
     from ecgbatch.models.export.export import export
     from ecgbatch.models.weights.registry import Registry
 

@@ -11,6 +11,7 @@ from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.preprocessing import Normalization
+from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.models.weights.model import Model
 from ecgbatch.records import quality
 from ecgbatch.records.leads import LEADS
@@ -100,9 +101,12 @@ def choose_kernel(config: NetworkConfig, device: str, kernel: str) -> str:
         raise EcgbatchError(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
     if kernel == "compiled" and device != "cpu":
         raise EcgbatchError("the compiled kernel runs on a CPU only: use kernel torch or auto")
-    if kernel != "auto":
-        return kernel
-    return "compiled" if device == "cpu" and compiled.available() and compiled.supports(config) else "torch"
+    if kernel == "auto" and device == "cpu" and compiled.available() and compiled.supports(config):
+        return "compiled"
+    if kernel != "compiled":
+        require_torch("scoring on a GPU" if device == "cuda" else "scoring without the compiled kernel")
+        return "torch"
+    return kernel
 
 
 def _clean_in_numpy(signals: NDArray[np.float64], normalization: Normalization) -> tuple[Array, list[Quality]]:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from ecgbatch import urls
@@ -64,13 +64,16 @@ def _model(settings: Settings) -> str:
 
 def _kernel(settings: Settings) -> str:
     from ecgbatch.models.kernels import compiled
+    from ecgbatch.models.torch_extra import require_torch
 
     if settings.kernel == "torch" or settings.device != "cpu":
+        require_torch(f"ECGBATCH_KERNEL={settings.kernel} with ECGBATCH_DEVICE={settings.device}")
         return "plain torch, as set"
     if compiled.available():
         return f"compiled, {compiled.instructions()} instructions"
     if settings.kernel == "compiled":
         raise EcgbatchError("the compiled kernel was not built: install a C++ compiler and then ecgbatch again")
+    require_torch("the compiled kernel was not built, and scoring without it")
     return "plain torch: the compiled kernel was not built; with a C++ compiler at install time it would be faster"
 
 
@@ -84,9 +87,11 @@ def _reading(settings: Settings) -> str:
 
 def _device(settings: Settings) -> str:
     from ecgbatch.models.suggestion import cores
+    from ecgbatch.models.torch_extra import require_torch
 
     if settings.device == "cpu":
         return f"cpu, {cores()} cores"
+    require_torch("ECGBATCH_DEVICE=cuda")
     import torch
 
     if not torch.cuda.is_available():
@@ -94,6 +99,14 @@ def _device(settings: Settings) -> str:
     return str(torch.cuda.get_device_name())
 
 
+def _version(package: str) -> str:
+    """The version of a package; torch is an extra, and the compiled kernel does without."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def _versions(settings: Settings) -> str:
-    found = [f"{name} {version(name)}" for name in ("ecgbatch", *PACKAGES)]
+    found = [f"{name} {_version(name)}" for name in ("ecgbatch", *PACKAGES)]
     return ", ".join([f"Python {platform.python_version()}", *found])
