@@ -263,10 +263,10 @@ def _archive_or_synthetic(archive: Path | None) -> Iterator[Path]:
 
 def _existing(archive: Path) -> Path:
     """The archive's real path, by which every worker finds it."""
-    from ecgbatch.records.archives.finding import check_folder
+    from ecgbatch.records.archives.finding import check_archive
 
     root = Path(os.path.realpath(os.path.expanduser(archive)))
-    check_folder(root)
+    check_archive(root)
     return root
 
 

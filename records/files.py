@@ -3,10 +3,10 @@
 import hashlib
 import os
 import re
-import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ecgbatch.records.places import Opened, place_at
 from ecgbatch.records.recording import Reason, RecordError
 
 LARGEST_RECORD = 4 << 30
@@ -26,12 +26,11 @@ class Content(NamedTuple):
 class Files:
     """The files of one record, by their paths relative to the archive's folder, and their common digest.
 
-    Symbolic links are followed within the archive; out of it only with `follow_links`.
+    Links are followed as in `records.places`.
     """
 
     def __init__(self, root: Path, follow_links: bool = False) -> None:
-        self._root = str(root)
-        self._real_root = None if follow_links else os.path.realpath(root).rstrip("/") + "/"
+        self._place = place_at(root, follow_links)
         self._digest = hashlib.sha256()
         self._size = 0
 
@@ -42,7 +41,7 @@ class Files:
 
     def exists(self, path: str) -> bool:
         """Whether there is anything at this path."""
-        return os.path.exists(f"{self._root}/{path}")
+        return self._place.exists(path)
 
     def load(
         self,
@@ -59,8 +58,8 @@ class Files:
         than `limit` bytes.
         """
         name = path.rpartition("/")[2]
-        with self._open(path, name, missing, unreadable) as file:
-            size = os.fstat(file.fileno()).st_size
+        file, size = self._open(path, name, missing, unreadable)
+        with file:
             self._size += size
             if size > limit or self._size > LARGEST_RECORD:
                 most = min(limit, LARGEST_RECORD)
@@ -81,7 +80,8 @@ class Files:
     def head(self, path: str, count: int) -> bytes:
         """A file's first bytes, to see what it is; they do not go into the digest. Raises RecordError as `load`."""
         name = path.rpartition("/")[2]
-        with self._open(path, name, Reason.MISSING_HEADER, Reason.UNREADABLE_HEADER) as file:
+        file, _ = self._open(path, name, Reason.MISSING_HEADER, Reason.UNREADABLE_HEADER)
+        with file:
             try:
                 data = file.read(count)
             except OSError as error:
@@ -92,45 +92,19 @@ class Files:
 
     def open(self, path: str) -> BinaryIO:
         """A file of many records, open for reading; `digest` takes what is read of it. Raises RecordError as `load`."""
-        return self._open(path, path.rpartition("/")[2], Reason.MISSING_SIGNAL_FILE, Reason.UNREADABLE_SIGNAL)
+        return self._open(path, path.rpartition("/")[2], Reason.MISSING_SIGNAL_FILE, Reason.UNREADABLE_SIGNAL).file
 
     def digest(self, data: bytes | memoryview) -> None:
         """Adds to the digest what was read of an open file."""
         self._digest.update(data)
 
-    def _open(self, path: str, name: str, missing: Reason, unreadable: Reason) -> BinaryIO:
-        full = f"{self._root}/{path}"
+    def _open(self, path: str, name: str, missing: Reason, unreadable: Reason) -> Opened:
         try:
-            # Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
-            if not stat.S_ISREG(os.stat(full).st_mode):
-                raise RecordError(Reason.NOT_A_FILE, f"{name} is not a regular file")
-            descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK)
+            return self._place.open(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RecordError(missing, f"there is no {name}") from error
         except OSError as error:
             raise RecordError(unreadable, f"{name}: {error.strerror}") from error
-        file = os.fdopen(descriptor, "rb")
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RecordError(Reason.NOT_A_FILE, f"{name} is not a regular file")
-            self._check_below(descriptor, full, name)
-        except RecordError:
-            file.close()
-            raise
-        return file
-
-    def _check_below(self, descriptor: int, full: str, name: str) -> None:
-        if self._real_root is not None and not _real_path(descriptor, full).startswith(self._real_root):
-            detail = f"{name} is a link out of the archive; ECGBATCH_FOLLOW_LINKS=true allows it"
-            raise RecordError(Reason.UNSAFE_PATH, detail)
-
-
-def _real_path(descriptor: int, path: str) -> str:
-    """Where an open file is, links followed: Linux tells it in one call, elsewhere each folder is asked."""
-    try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return os.path.realpath(path)
 
 
 def check_path(record: str) -> None:

@@ -13,6 +13,7 @@ from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
 from ecgbatch.records.paths import on_disk
+from ecgbatch.records.places import place_at
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
@@ -95,9 +96,8 @@ class ScoringProcess:
         """The archive's folder. An empty one is what is left of a mount that is not there."""
         root = Path(on_disk(plan.root)[0])
         try:
-            with os.scandir(root) as entries:
-                if next(entries, None) is not None:
-                    return root
+            if next(place_at(root).entries(""), None) is not None:
+                return root
             cause = "it is empty"
         except OSError as error:
             cause = str(error.strerror)

@@ -1,9 +1,8 @@
 """The records of CODE-15 and SaMi-Trop: `exams.csv` names exams that are rows of HDF5 files, or WFDB records."""
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from ecgbatch.records.archives.lines import TextFile
 from ecgbatch.records.archives.search import Search
 from ecgbatch.records.archives.tables import Table, cell
 from ecgbatch.records.paths import write_down
@@ -14,7 +13,7 @@ ROWS_OF = "exams.hdf5"
 """SaMi-Trop's file, whose rows have no names: they are in the order of the table."""
 
 
-def exam_records(search: Search, file: Path, columns: Mapping[str, str]) -> Iterator[Record]:
+def exam_records(search: Search, file: TextFile, columns: Mapping[str, str]) -> Iterator[Record]:
     """The exams of the table, but for those of HDF5 files that are not there, which are counted as passed over.
 
     An exam is the WFDB record of its ID where the first has one; else the row of its ID in its `trace_file`, or the
@@ -28,10 +27,10 @@ def exam_records(search: Search, file: Path, columns: Mapping[str, str]) -> Iter
     for place, row in enumerate(table.rows()):
         exam = cell(row.cells, exam_id).strip()
         if not exam:
-            raise EcgbatchError(f"{file} has no exam_id on line {row.line}: give each line one or remove the line")
+            raise EcgbatchError(f"{file.name} has no exam_id on line {row.line}: give each line one or remove the line")
         traces = cell(row.cells, trace_file).strip() if trace_file is not None else ROWS_OF
         if as_wfdb is None:
-            as_wfdb = os.path.lexists(search.root / f"{exam}.hea")
+            as_wfdb = search.place.exists(f"{exam}.hea")
         if traces not in there:
             there[traces] = bool(traces) and search.file_of(traces) is not None
         if as_wfdb:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ecgbatch.records.archives.exams import exam_records
+from ecgbatch.records.archives.lines import TextFile
 from ecgbatch.records.archives.listing import listed_records
 from ecgbatch.records.archives.search import PassedOver, Search
 from ecgbatch.records.archives.tables import ROLES, columns_of, table_records
 from ecgbatch.records.archives.walk import in_file, walk
 from ecgbatch.records.paths import on_disk
+from ecgbatch.records.places import is_zip, place_at
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import EcgbatchError
 
@@ -25,11 +27,11 @@ _MUST_BE_AMONG = 10_000
 class Source(NamedTuple):
     """What lists an archive's records: a file, or nothing; and for a table the columns of path, age and sex."""
 
-    file: Path | None
+    file: TextFile | None
     columns: Mapping[str, str] | None = None
 
     def __str__(self) -> str:
-        return "a search through the folder" if self.file is None else self.file.name
+        return "a search through the folder" if self.file is None else self.file.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,11 @@ class Archive:
         Raises EcgbatchError, before the first record, if there is no such archive, if the source cannot be read, if
         it has no records, or if none of its first 10,000 records is there; later, if the rest cannot be read.
         """
-        check_folder(self.root)
-        source = self.source()
         search = Search(self.root, self.follow_links, self.passed_over)
+        search.place.check()
         if self.only is not None:
             return _some_in(in_file(search, self.only), self.root / self.only)
+        source = self.source()
         if source.file is None:
             records = walk(search)
         elif source.columns is None:
@@ -89,11 +91,12 @@ class Archive:
     def source(self) -> Source:
         """Where `records` finds the records. Raises EcgbatchError for `columns` where there is no table."""
         if self.only is not None:
-            return Source(self.root / self.only)
+            return Source(Search(self.root).text(self.only))
         if unknown := set(self.columns) - set(ROLES):
             raise EcgbatchError(f"--columns names {', '.join(ROLES)}, not {', '.join(sorted(unknown))}")
         if self.manifest is not None:
-            return Source(self.manifest, self.columns)
+            manifest = self.manifest
+            return Source(TextFile(str(manifest), lambda: manifest.open("rb")), self.columns)
         if table := self._file("ptbxl_database.csv"):
             return Source(table, {"path": f"filename_{self.rate}", **self.columns})
         if (table := self._file("exams.csv")) and "exam_id" in columns_of(table):
@@ -107,30 +110,20 @@ class Archive:
             raise EcgbatchError("--columns needs a table: give one with --manifest")
         return Source(records)
 
-    def _file(self, name: str) -> Path | None:
-        return self.root / name if os.path.isfile(self.root / name) else None
+    def _file(self, name: str) -> TextFile | None:
+        search = Search(self.root, self.follow_links)
+        return search.text(name) if search.place.exists(name) and not search.place.is_folder(name) else None
 
 
 def _is_one_file(root: Path) -> bool:
-    """Whether there is a file at `root`, or the header of a WFDB record of this name."""
-    return not os.path.isdir(root) and (os.path.isfile(root) or os.path.isfile(f"{root}.hea"))
+    """Whether there is a recording's file at `root`, or the header of a WFDB record of this name."""
+    return not os.path.isdir(root) and not is_zip(root) and (os.path.isfile(root) or os.path.isfile(f"{root}.hea"))
 
 
-def check_folder(root: Path) -> None:
-    """Raises EcgbatchError unless `root` is a folder that can be entered, or one file."""
-    if _is_one_file(root):
-        return
-    try:
-        is_folder = os.path.isdir(root)
-        os.stat(f"{root}/.")
-    except NotADirectoryError:
-        is_folder = False
-    except OSError as error:
-        raise EcgbatchError(
-            f"there is no archive at {root} ({error.strerror}): give the folder that holds the recordings"
-        ) from error
-    if not is_folder:
-        raise EcgbatchError(f"{root} is not a folder: give the folder that holds the recordings")
+def check_archive(root: Path) -> None:
+    """Raises EcgbatchError unless there is an archive at `root`: a folder that can be entered, a zip, or one file."""
+    if not _is_one_file(root):
+        place_at(root).check()
 
 
 def _some_there(search: Search, records: Iterator[Record], source: Source) -> Iterator[Record]:
@@ -152,7 +145,7 @@ def _some_there(search: Search, records: Iterator[Record], source: Source) -> It
         )
     raise EcgbatchError(
         f"{source} names records that are not in {search.root}: none of the first {len(first):,} is there, "
-        f"as {first[0].path}{_hint(search.root, source)}"
+        f"as {first[0].path}{_hint(search, source)}"
     )
 
 
@@ -166,7 +159,7 @@ def _some_in(records: Iterator[Record], file: Path) -> Iterator[Record]:
 
 def _is_there(search: Search, record: Record) -> bool:
     file = _file(search, record)
-    return file is not None and search.may_enter(file)
+    return file is not None and search.place.may_enter(file)
 
 
 def _file(search: Search, record: Record) -> str | None:
@@ -176,8 +169,8 @@ def _file(search: Search, record: Record) -> str | None:
         return None
 
 
-def _hint(root: Path, source: Source) -> str:
+def _hint(search: Search, source: Source) -> str:
     for column, folder, rate in (("filename_hr", "records500", "lr"), ("filename_lr", "records100", "hr")):
-        if source.columns is not None and source.columns.get("path") == column and not os.path.isdir(root / folder):
+        if source.columns is not None and source.columns.get("path") == column and not search.place.is_folder(folder):
             return f"; there is no folder {folder}: get it, or take --rate {rate}"
     return ""

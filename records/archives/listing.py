@@ -1,12 +1,10 @@
 """The records that `RECORDS` names, and the `RECORDS` in the folders that it names, as PhysioNet nests them."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.archives.lines import lines
-from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_LIST, Search, identity
+from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_LIST, Search
 from ecgbatch.records.archives.walk import walk
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.recording import Record
@@ -15,8 +13,8 @@ from ecgbatch.settings import EcgbatchError
 
 def listed_records(search: Search) -> Iterator[Record]:
     """The records of `RECORDS`, each folder once. Raises EcgbatchError if the first of them cannot be read."""
-    stack = [_Listing(search.root, "")]
-    seen = {identity(search.root)}
+    stack = [_Listing(search, "")]
+    seen = {search.place.identity("")}
     while stack:
         try:
             name = next(stack[-1].names, None)
@@ -30,16 +28,16 @@ def listed_records(search: Search) -> Iterator[Record]:
             continue
         path = stack[-1].prefix + name
         # A folder that is not there becomes a record that cannot be read: seen, and in nobody's way.
-        if not name.endswith("/") or not is_below(path) or not os.path.isdir(search.root / path):
+        if not name.endswith("/") or not is_below(path) or not search.place.is_folder(path):
             on_disk, member = as_on_disk(search, path.rstrip("/"))
             if on_disk:
                 yield _record(search, on_disk, member)
-        elif not search.may_enter(path):
+        elif not search.place.may_enter(path):
             search.passed_over.add(LINK_OUT, path)
-        elif (folder := identity(search.root / path)) not in seen:
+        elif (folder := search.place.identity(path)) not in seen:
             seen.add(folder)
-            if os.path.isfile(search.root / path / "RECORDS"):
-                stack.append(_Listing(search.root, path))
+            if search.place.exists(f"{path}RECORDS"):
+                stack.append(_Listing(search, path))
             else:
                 yield from walk(search, path)
 
@@ -47,9 +45,9 @@ def listed_records(search: Search) -> Iterator[Record]:
 class _Listing:
     """One `RECORDS` file that is being read. `prefix` is its folder's path, with `/` at the end, or empty."""
 
-    def __init__(self, root: Path, prefix: str) -> None:
+    def __init__(self, search: Search, prefix: str) -> None:
         self.prefix = prefix
-        self.names = (name.removeprefix("./") for name in lines(root / prefix / "RECORDS") if name.strip())
+        self.names = (name.removeprefix("./") for name in lines(search.text(f"{prefix}RECORDS")) if name.strip())
 
 
 def _record(search: Search, path: str, member: str | None) -> Record:

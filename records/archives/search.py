@@ -1,12 +1,13 @@
 """What a search of an archive needs everywhere: where, how, and what it passes over."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ecgbatch.records.archives.lines import TextFile
 from ecgbatch.records.files import Files
 from ecgbatch.records.formats.wfdb_header import split
+from ecgbatch.records.places import Place, place_at
 from ecgbatch.records.recording import RecordError
 
 HEAD_BYTES = 4096
@@ -40,27 +41,27 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Search:
-    """A search for records in the folder `root`, out of which links lead only with `follow_links`."""
+    """A search for records in the archive at `root`, out of which links lead only with `follow_links`."""
 
     root: Path
     follow_links: bool = False
     passed_over: PassedOver = field(default_factory=PassedOver)
-    real_root: str = field(init=False)
+    place: Place = field(init=False)
     files: Files = field(init=False)
     own_files: Files = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "real_root", os.path.realpath(self.root))
+        object.__setattr__(self, "place", place_at(self.root, self.follow_links))
         object.__setattr__(self, "files", Files(self.root, self.follow_links))
         object.__setattr__(self, "own_files", Files(self.root, follow_links=True))
 
-    def may_enter(self, path: str) -> bool:
-        """Whether what is at `path`, relative to the root, lies in the archive or may be followed out of it."""
-        return self.follow_links or is_within(os.path.realpath(self.root / path), self.real_root)
-
     def file_of(self, path: str) -> str | None:
         """The file at this path, or else the header for it; None where there is neither. A link to nothing is one."""
-        return next((f for f in (f"{path}.hea", path) if _is_there(f"{self.root}/{f}")), None)
+        return next((file for file in (f"{path}.hea", path) if self.place.exists(file)), None)
+
+    def text(self, path: str) -> TextFile:
+        """A list that is in the archive."""
+        return TextFile(f"{self.root}/{path}", lambda: self.place.open(path).file)
 
     def header(self, path: str, in_place: bool = False) -> tuple[list[str], list[str]]:
         """The first lines and comments of a record's header, none where there is none; reading it will tell why.
@@ -71,24 +72,3 @@ class Search:
             return split((self.own_files if in_place else self.files).head(f"{path}.hea", HEAD_BYTES))
         except (RecordError, ValueError):
             return [], []
-
-
-def is_within(real: str, folder: str) -> bool:
-    """Whether a real path is a folder's or below it."""
-    return real == folder or real.startswith(folder.rstrip("/") + "/")
-
-
-def identity(path: Path) -> tuple[int, int] | None:
-    """What a folder is, by whatever path it was reached; None if it is gone."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_there(path: str) -> bool:
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # it holds NUL
-        return False

@@ -3,11 +3,10 @@
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 from ecgbatch.records.archives.demographics import NUMBERS, SEXES, age_in_years
-from ecgbatch.records.archives.lines import lines
+from ecgbatch.records.archives.lines import TextFile, lines
 from ecgbatch.records.archives.listing import as_on_disk
 from ecgbatch.records.archives.search import Search
 from ecgbatch.records.paths import write_down
@@ -46,7 +45,7 @@ class Table:
     understood in more than one way.
     """
 
-    def __init__(self, file: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, file: TextFile, columns: Mapping[str, str]) -> None:
         self.file = file
         self._columns = columns
         self._lines = _lines(file)
@@ -63,7 +62,7 @@ class Table:
             return None
         known = ", ".join(name.strip() for name in self.header[:20]) or "none"
         raise EcgbatchError(
-            f"{self.file} has no column {wanted[0]!r}: it has {known}; name one with --columns {role}=NAME"
+            f"{self.file.name} has no column {wanted[0]!r}: it has {known}; name one with --columns {role}=NAME"
         )
 
     def rows(self) -> Iterator[Row]:
@@ -77,18 +76,18 @@ class Table:
             yield Row(line, cells, age_in_years(cell(cells, age)), sex_of(line, cell(cells, sex)))
 
 
-def table_records(search: Search, file: Path, columns: Mapping[str, str]) -> Iterator[Record]:
+def table_records(search: Search, file: TextFile, columns: Mapping[str, str]) -> Iterator[Record]:
     """The records that a CSV table names. Raises EcgbatchError as Table, and for a line without a path."""
     table = Table(file, columns)
     index = table.index("path", needed=True)
     for row in table.rows():
         path, member = as_on_disk(search, cell(row.cells, index))
         if not path:
-            raise EcgbatchError(f"{file} has no path on line {row.line}: give each line one or remove the line")
+            raise EcgbatchError(f"{file.name} has no path on line {row.line}: give each line one or remove the line")
         yield Record(write_down(path, member), row.age, row.sex)
 
 
-def columns_of(file: Path) -> list[str]:
+def columns_of(file: TextFile) -> list[str]:
     """The names in a table's first line, in lower case."""
     return [name.strip().casefold() for name in Table(file, {}).header]
 
@@ -98,7 +97,7 @@ def cell(cells: list[str], index: int | None) -> str:
     return cells[index] if index is not None and index < len(cells) else ""
 
 
-def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(file: TextFile) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells; blank lines are left out."""
     reader = csv.reader(f"{line}\n" for line in lines(file))
     try:
@@ -106,10 +105,10 @@ def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
-        raise EcgbatchError(f"cannot read {file} after line {reader.line_num}: {error}") from error
+        raise EcgbatchError(f"cannot read {file.name} after line {reader.line_num}: {error}") from error
 
 
-def _sex_reader(file: Path, column: str) -> Callable[[int, str], int | None]:
+def _sex_reader(file: TextFile, column: str) -> Callable[[int, str], int | None]:
     """What understands a column's cells. It raises EcgbatchError where numbers stand that may mean either."""
     known = _BY_NAME.get(column.strip().casefold(), SEXES)
 
@@ -118,7 +117,7 @@ def _sex_reader(file: Path, column: str) -> Callable[[int, str], int | None]:
         if word in known or not word.replace(".", "").isdecimal():
             return known.get(word)
         raise EcgbatchError(
-            f"{file}, line {line}: it cannot be told what {word} means in the column {column.strip()!r}; "
+            f"{file.name}, line {line}: it cannot be told what {word} means in the column {column.strip()!r}; "
             "write M and F, or name the column sex (0 male, 1 female), is_male or is_female"
         )
 

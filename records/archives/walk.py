@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterator
 
 from ecgbatch.records.archives.demographics import from_comments
-from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_FILE, UNREADABLE_FOLDER, Search, identity, is_within
+from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_FILE, UNREADABLE_FOLDER, Search
 from ecgbatch.records.formats import format_of
 from ecgbatch.records.formats.format import HEAD_BYTES
 from ecgbatch.records.formats.wfdb_header import segment_names
 from ecgbatch.records.paths import write_down
+from ecgbatch.records.places import Entry
 from ecgbatch.records.recording import Reason, Record, RecordError
 from ecgbatch.settings import EcgbatchError
 
@@ -50,7 +51,7 @@ def in_file(search: Search, name: str) -> Iterator[Record]:
     """The record or records of one file in the archive's folder; of a WFDB record it may be any of its files."""
     stem = name.removesuffix(".hea")
     for header in (stem, os.path.splitext(name)[0]):
-        if os.path.isfile(search.root / f"{header}.hea"):
+        if search.place.exists(f"{header}.hea"):
             yield Record(write_down(header), *from_comments(search.header(header)[1]))
             return
     yield from _of_other_format(search, name)
@@ -70,7 +71,7 @@ def _of_other_format(search: Search, path: str) -> Iterator[Record]:
         yield Record(write_down(path, member))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:
@@ -100,18 +101,16 @@ class _Folder:
         stem, suffix = os.path.splitext(name)
         return stem in self._headers or (suffix in _SIGNAL_SUFFIXES and bool(self._headers)) or name in _LISTS
 
-    def _read(self, search: Search) -> Iterator[os.DirEntry[str]]:
-        path = search.root / self.prefix
+    def _read(self, search: Search) -> Iterator[Entry]:
         try:
-            with os.scandir(path) as scan:
-                visible = (entry for entry in scan if not entry.name.startswith("."))
-                first = sorted(itertools.islice(visible, _SORTED_ENTRIES), key=lambda entry: entry.name)
-                self._headers.update(e.name.removesuffix(".hea") for e in first if e.name.endswith(".hea"))
-                self._layouts.update(h.removesuffix("_layout") for h in self._headers if h.endswith("_layout"))
-                yield from itertools.chain(first, visible)
+            visible = (entry for entry in search.place.entries(self.prefix) if not entry.name.startswith("."))
+            first = sorted(itertools.islice(visible, _SORTED_ENTRIES), key=lambda entry: entry.name)
+            self._headers.update(e.name.removesuffix(".hea") for e in first if e.name.endswith(".hea"))
+            self._layouts.update(h.removesuffix("_layout") for h in self._headers if h.endswith("_layout"))
+            yield from itertools.chain(first, visible)
         except OSError as error:
             if not self.prefix:
-                raise EcgbatchError(f"cannot read the folder {path}: {error.strerror}") from error
+                raise EcgbatchError(f"cannot read the folder {search.root}: {error.strerror}") from error
             search.passed_over.add(UNREADABLE_FOLDER, self.prefix)
 
 
@@ -121,30 +120,26 @@ class _Links:
     def __init__(self, search: Search, prefix: str) -> None:
         self._search = search
         self._start = os.path.realpath(search.root / prefix)
-        self._seen = {identity(search.root), identity(search.root / prefix)}
+        self._seen = {search.place.identity(""), search.place.identity(prefix)}
 
-    def may_enter(self, folder: _Folder, entry: os.DirEntry[str]) -> bool:
+    def may_enter(self, folder: _Folder, entry: Entry) -> bool:
         """Whether the entry is a folder, not yet seen, that the walk may enter."""
-        try:
-            if not entry.is_dir():
-                return False
-            if entry.is_symlink() and not self._follow(folder.prefix + entry.name):
-                return False
-            return not (folder.linked or entry.is_symlink()) or self._is_new(folder.prefix + entry.name)
-        except OSError:
+        path = folder.prefix + entry.name
+        if not _is_folder(entry) or (entry.is_symlink() and not self._follow(path)):
             return False
+        return not (folder.linked or entry.is_symlink()) or self._is_new(path)
 
     def _follow(self, path: str) -> bool:
         real = os.path.realpath(self._search.root / path)
-        if is_within(real, self._start) and "/." not in real[len(self._start) :]:
+        if f"{real}/".startswith(f"{self._start}/") and "/." not in real[len(self._start) :]:
             return False  # the walk comes by it at its own place
-        if self._search.follow_links or is_within(real, self._search.real_root):
+        if self._search.place.may_enter(path):
             return True
         self._search.passed_over.add(LINK_OUT, path)
         return False
 
     def _is_new(self, path: str) -> bool:
-        folder = identity(self._search.root / path)
+        folder = self._search.place.identity(path)
         new = folder not in self._seen
         self._seen.add(folder)
         return new

@@ -118,7 +118,8 @@ def select(file: SignalFile, frames: Samples, index: int, count: int) -> tuple[N
     invalid = (own == INVALID_SAMPLE.get(signal.format, _NEVER)).any(axis=1)
     mean = own[:, 0] if signal.per_frame == 1 else np.trunc(own.sum(axis=1) / signal.per_frame).astype(np.int64)
     mean, invalid = mean[signal.skew :][:count], invalid[signal.skew :][:count]
-    beyond = count - len(mean)
+    if (beyond := count - len(mean)) == 0:
+        return mean, invalid
     return np.pad(mean, (0, beyond)), np.pad(invalid, (0, beyond), constant_values=True)
 
 

@@ -51,6 +51,16 @@ def test_any_name_is_found_stored_scored_and_shown(services: Command, odd_archiv
     assert r"two\nlines" in table
 
 
+def test_a_zip_is_scored_as_it_was_downloaded(command: Command, tmp_path: Path) -> None:
+    write_archive(tmp_path / "download/archive-1.0", records=8)
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "download")
+    command("run", archive)
+    rows = command.rows("SELECT archive, path, age FROM results ORDER BY path")
+    assert [row["path"] for row in rows] == [f"synthetic_{n:04d}" for n in range(1, 9)]
+    assert {row["archive"] for row in rows} == {"archive.zip"}
+    assert None not in {row["age"] for row in rows}
+
+
 def test_a_dry_run_says_what_is_there_and_touches_nothing(command: Command, odd_archive: Path, tmp_path: Path) -> None:
     (odd_archive / "notes.pdf").touch()
     (odd_archive / "folder").symlink_to(tmp_path)
