@@ -15,7 +15,7 @@ ROOMS = {
     "ecgbatch.producer.cli": ("run", "enqueue", "status", "failures", "retry", "cancel"),
     "ecgbatch.worker.cli": ("worker", "flower", "reconcile", "doctor"),
     "ecgbatch.db.cli": ("query", "db"),
-    "ecgbatch.models.cli": ("model",),
+    "ecgbatch.models.cli": ("score", "model"),
     "ecgbatch.cli": ("completion",),
 }
 """Which room's `cli.py` has which commands, in the order of `ecgbatch --help`. Their heavier parts import what they

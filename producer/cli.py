@@ -2,15 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch import urls
 from ecgbatch.commands import PATH, as_json, command
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, Settings, load
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.reports import Progress
     from ecgbatch.models.weights.model import Model
-    from ecgbatch.records.archives.finding import Archive
 
 F = TypeVar("F", bound=Callable[..., Any])
 FINISHED_WITH_FAILURES = 3
@@ -93,39 +90,30 @@ def run(
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
-    from ecgbatch.db import dispatch
     from ecgbatch.producer.dry_run import show as dry_run_of
-    from ecgbatch.producer.run import embedded_redis, follow, workers
+    from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
 
-    given = _settings(model)
+    settings = _settings(model)
     if dry_run:
         if archive is None:
             raise click.UsageError("--dry-run needs an ARCHIVE")
-        dry_run_of(Archive(_existing(archive), follow_links=given.follow_links, **how))
+        dry_run_of(Archive(_existing(archive), follow_links=settings.follow_links, **how))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
-    with _archive_or_synthetic(archive) as root, embedded_redis(given) as settings:
-        database, network = _prepare(settings)
-        if given.redis_url is None:
-            database.write(dispatch.unqueue_all)
-        found = Archive(root, follow_links=settings.follow_links, **how)
-        try:
-            with workers(settings, database) as started:  # which get ready while the archive is listed
-                job_id = _enqueue(settings, database, network, found, priority, rescore)
-                progress = _progress(database, job_id)
-                if progress.ended and progress.reused == progress.total:
-                    by = f"{network.name} {network.version}"
-                    say(f"all {progress.total:,} records were scored before by {by}; nothing to do")
-                    if rescore is None:
-                        remark("--rescore changed looks whether files, ages or sexes have changed since")
-                elif not progress.ended:
-                    remark(f"to watch it in Flower: {_flower_command(given, settings)}")
-                    progress = follow(database, job_id, started)
-        except KeyboardInterrupt:
-            remark("what is scored is kept; the same command goes on with the rest")
-            raise
-        _summarise(database, progress)
+    root = _synthetic() if archive is None else _existing(archive)
+    database, network = _prepare(settings)
+    found = Archive(root, follow_links=settings.follow_links, **how)
+    try:
+        progress = run_archive(settings, database, network, found, priority, rescore)
+    except KeyboardInterrupt:
+        remark("what is scored is kept; the same command goes on with the rest")
+        raise
+    if progress.reused == progress.total:
+        say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
+        if rescore is None:
+            remark("--rescore changed looks whether files, ages or sexes have changed since")
+    _summarise(database, progress)
     return _exit_status(progress)
 
 
@@ -145,6 +133,7 @@ def enqueue(
     The job of an archive and a model that is not finished is continued, so enqueueing twice scores nothing twice.
     """
     from ecgbatch.producer.dry_run import show as dry_run_of
+    from ecgbatch.producer.enqueue import enqueue_archive
     from ecgbatch.records.archives.finding import Archive
 
     settings = _settings(model)
@@ -153,7 +142,7 @@ def enqueue(
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(_enqueue(settings, database, network, found, priority, rescore))
+    print(enqueue_archive(settings, database, network, found, priority, rescore))
 
 
 @command(example="ecgbatch status --watch")
@@ -238,27 +227,15 @@ def cancel(job: int) -> None:
     )
 
 
-def _flower_command(given: Settings, used: Settings) -> str:
-    """What to type to see this run in Flower; it holds no password."""
-    if given.redis_url is not None:
-        return "ecgbatch flower"
-    url, file = urls.without_password(used.redis_url or ""), used.redis_password_file
-    return f"ECGBATCH_REDIS_URL={url} ECGBATCH_REDIS_PASSWORD_FILE={file} ecgbatch flower"
-
-
-@contextmanager
-def _archive_or_synthetic(archive: Path | None) -> Iterator[Path]:
-    """The archive to score: the one that was named, or a synthetic one beside the database."""
-    if archive is not None:
-        yield _existing(archive)
-        return
+def _synthetic() -> Path:
+    """A synthetic archive beside the database, made if it is not there."""
     from ecgbatch.records.synthetic import write_archive
 
     root = Path("synthetic").resolve()
     if not root.exists():
         write_archive(root)
         remark(f"no ARCHIVE was named: made 64 synthetic records in {root}")
-    yield root
+    return root
 
 
 def _existing(archive: Path) -> Path:
@@ -287,46 +264,6 @@ def _prepare(settings: Settings) -> "tuple[Database, Model]":
 
     model = Registry(settings.model_dir).find(settings.model)
     return _database(settings), model
-
-
-def _enqueue(
-    settings: Settings,
-    database: "Database",
-    model: "Model",
-    archive: "Archive",
-    priority: str,
-    rescore: str | None,
-) -> int:
-    """Makes or continues the job and says what it holds; returns its id."""
-    from ecgbatch.db.schema import Priority, Rescore
-    from ecgbatch.producer.enqueue import add_records, open_job
-    from ecgbatch.producer.progress import ProgressLine
-    from ecgbatch.worker.app import connected_app
-
-    records = archive.records()  # which raises before there is a job if there is nothing to score
-    app = connected_app(settings, database)
-    job_id, continued = database.write(open_job, archive.root, model, Priority(priority), Rescore(rescore or "none"))
-    line = ProgressLine()
-    try:
-        listed = add_records(
-            database, app, settings, job_id, archive.root, records, lambda n: line.show("enqueued", [f"{n:,} records"])
-        )
-    finally:
-        line.close()
-    progress = _progress(database, job_id)
-    remark(
-        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records of {archive.root} "
-        f"by {model.name} {model.version}, {progress.remaining:,} to score"
-    )
-    for kind, count, example in archive.passed_over:
-        remark(f"passed over: {count:,} {kind}, as {example}")
-    for what, missing in (("age", listed.without_age), ("sex", listed.without_sex)):
-        if missing:
-            remark(
-                f"{missing:,} of {listed.seen:,} records have no {what} in {archive.source()}: where the file does "
-                f"not tell it either, the training's mean is taken and the row flagged {what}_missing"
-            )
-    return job_id
 
 
 def _progress(database: "Database", job_id: int) -> "Progress":

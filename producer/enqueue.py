@@ -8,15 +8,19 @@ from pathlib import Path
 from celery import Celery
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db import jobs
+from ecgbatch.db import jobs, reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
 from ecgbatch.db.schema import Priority, Rescore
 from ecgbatch.models.weights.model import Model
+from ecgbatch.printing import remark
+from ecgbatch.producer.progress import ProgressLine
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import Settings
+from ecgbatch.worker.app import connected_app
 from ecgbatch.worker.queue import fill_queues
 
 CHUNKS_PER_TRANSACTION = 16
@@ -97,3 +101,41 @@ def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredB
     except RecordError:
         return True
     return recording.sha256 != before.input_sha256
+
+
+def enqueue_archive(
+    settings: Settings, database: Database, model: Model, archive: Archive, priority: str, rescore: str | None = None
+) -> int:
+    """Makes or continues the job of an archive and a model and says what it holds; returns its id.
+
+    Raises EcgbatchError when there is nothing to score, or Redis does not answer.
+    """
+    records = archive.records()  # which raises before there is a job if there is nothing to score
+    app = connected_app(settings, database)
+    job_id, continued = database.write(open_job, archive.root, model, Priority(priority), Rescore(rescore or "none"))
+    line = ProgressLine()
+    try:
+        enqueued = add_records(
+            database, app, settings, job_id, archive.root, records, lambda n: line.show("enqueued", [f"{n:,} records"])
+        )
+    finally:
+        line.close()
+    with database.read() as connection:
+        [progress] = reports.progress(connection, job_id)
+    remark(
+        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records of {archive.root} "
+        f"by {model.name} {model.version}, {progress.remaining:,} to score"
+    )
+    _say_what_is_missing(archive, enqueued)
+    return job_id
+
+
+def _say_what_is_missing(archive: Archive, enqueued: Enqueued) -> None:
+    for kind, count, example in archive.passed_over:
+        remark(f"passed over: {count:,} {kind}, as {example}")
+    for what, missing in (("age", enqueued.without_age), ("sex", enqueued.without_sex)):
+        if missing:
+            remark(
+                f"{missing:,} of {enqueued.seen:,} records have no {what} in {archive.source()}: where the file does "
+                f"not tell it either, the training's mean is taken and the row flagged {what}_missing"
+            )

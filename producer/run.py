@@ -16,15 +16,48 @@ from pathlib import Path
 
 from celery.platforms import set_pdeathsig
 
+from ecgbatch import urls
 from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
+from ecgbatch.models.weights.model import Model
+from ecgbatch.printing import remark
+from ecgbatch.producer.enqueue import enqueue_archive
 from ecgbatch.producer.progress import Pace, ProgressLine, facts_of, share_of
+from ecgbatch.records.archives.finding import Archive
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 60
 """How long the workers may take to finish their chunks at the end."""
+
+
+def run_archive(
+    given: Settings, database: Database, model: Model, archive: Archive, priority: str, rescore: str | None = None
+) -> Progress:
+    """Scores an archive on this machine and shows how far it is, on standard error; returns the job as it ended.
+
+    Interrupted, it stops what it started; the next call goes on. Raises EcgbatchError when it cannot be done.
+    """
+    with embedded_redis(given) as settings:
+        if given.redis_url is None:
+            database.write(dispatch.unqueue_all)
+        with workers(settings, database) as started:  # which get ready while the archive is listed
+            job_id = enqueue_archive(settings, database, model, archive, priority, rescore)
+            with database.read() as connection:
+                [progress] = reports.progress(connection, job_id)
+            if not progress.ended:
+                remark(f"to watch it in Flower: {_flower_command(given, settings)}")
+                progress = follow(database, job_id, started)
+    return progress
+
+
+def _flower_command(given: Settings, used: Settings) -> str:
+    """What to type to see this run in Flower; it holds no password."""
+    if given.redis_url is not None:
+        return "ecgbatch flower"
+    url, file = urls.without_password(used.redis_url or ""), used.redis_password_file
+    return f"ECGBATCH_REDIS_URL={url} ECGBATCH_REDIS_PASSWORD_FILE={file} ecgbatch flower"
 
 
 @contextmanager

@@ -1,0 +1,115 @@
+"""What ecgbatch offers to Python: the functions that `import ecgbatch` has.
+
+Each takes its settings as an argument; without them those of the environment (ECGBATCH_...) hold.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecgbatch.settings import Settings, load
+
+if TYPE_CHECKING:
+    from ecgbatch.db.engine import Database
+    from ecgbatch.db.reports import Progress
+    from ecgbatch.models.score_files import Score
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.records.recording import Recording
+
+
+def load_model(
+    model: str | Path | None = None, *, normalization: Path | None = None, settings: Settings | None = None
+) -> "Scorer":
+    """A model that stays in memory, ready to score: `score(scorer, files)`, `score_signals(scorer, signals)`.
+
+    `model` is NAME, NAME:VERSION, or the path of a Lightning checkpoint (.ckpt, which needs torch), for which
+    `normalization` may be the `normalization_params.npz` of its training; without a model it is the default. Raises
+    EcgbatchError for what is not there or is no model.
+    """
+    from ecgbatch.models.preprocessing import Normalization, load_normalization
+    from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights.registry import Registry
+
+    settings = settings or load()
+    kind = (settings.device, settings.kernel, settings.batch_size)
+    if not str(model).endswith(".ckpt"):
+        wanted = settings.model if model is None else str(model)
+        return Scorer(Registry(settings.model_dir).find(wanted), *kind)
+    from ecgbatch.models.weights.checkpoint import read_checkpoint
+
+    config, weights = read_checkpoint(Path(str(model)))
+    values = Normalization() if normalization is None else load_normalization(normalization)
+    with tempfile.TemporaryDirectory(prefix="ecgbatch-model-") as folder:
+        return Scorer(Registry(Path(folder)).add("checkpoint", "0", config, weights, values), *kind)
+
+
+def read(path: str | Path, *, settings: Settings | None = None) -> "Recording":
+    """One record of any supported format: (T, 12) millivolts at 100 Hz, and what the file tells of it.
+
+    `path` is a file, for WFDB its header or signal file, or `FILE::ID` for one record of many. Raises RecordError.
+    """
+    from ecgbatch.models.score_files import read_file
+
+    settings = settings or load()
+    return read_file(path, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+
+
+def score(
+    scorer: "Scorer",
+    records: "str | Path | Recording | Iterable[str | Path | Recording]",
+    *,
+    age: float | None = None,
+    sex: int | None = None,
+    settings: Settings | None = None,
+) -> "list[Score]":
+    """Scores records: paths as `read` takes them, or what `read` gave.
+
+    `age` (years) and `sex` (0 male, 1 female) go before what the files tell. Raises RecordError for the first that
+    cannot be scored. For arrays there is `score_signals`.
+    """
+    from ecgbatch.models.score_files import score_recording
+    from ecgbatch.records.recording import Recording
+
+    several = [records] if isinstance(records, (str, Path, Recording)) else records
+    scores = []
+    for record in several:
+        path = "" if isinstance(record, Recording) else str(record)
+        recording = record if isinstance(record, Recording) else read(record, settings=settings)
+        scores.append(score_recording(scorer, recording, path, age, sex))
+    return scores
+
+
+def open_database(url: str | None = None, *, settings: Settings | None = None) -> "Database":
+    """The SQL database at this version's schema, by default that of ECGBATCH_DATABASE_URL.
+
+    `with database.read() as connection` gives a SQLAlchemy connection; `results` is the view that most need. Raises
+    EcgbatchError when it cannot be reached or has another schema.
+    """
+    from ecgbatch.db.migrate import open_database as open_url
+
+    settings = settings or load()
+    return open_url((settings if url is None else replace(settings, database_url=url)).database_url)
+
+
+def run(
+    archive: str | Path,
+    *,
+    model: str | None = None,
+    manifest: str | Path | None = None,
+    settings: Settings | None = None,
+) -> "Progress":
+    """Scores an archive into the database as `ecgbatch run` does, and shows on standard error how far it is.
+
+    Returns the job as it ended: job_id, state, total, scored, failed. Raises EcgbatchError when it cannot be done.
+    """
+    from ecgbatch.models.weights.registry import Registry
+    from ecgbatch.producer.run import run_archive
+    from ecgbatch.records.archives.finding import Archive
+
+    settings = settings or load()
+    root = Path(archive).expanduser().resolve()
+    found = Archive(root, None if manifest is None else Path(manifest), follow_links=settings.follow_links)
+    used = Registry(settings.model_dir).find(model or settings.model)
+    return run_archive(settings, open_database(settings=settings), used, found, "normal")
