@@ -24,11 +24,11 @@ def load_model(
 ) -> "Scorer":
     """A model that stays in memory, ready to score: `score(scorer, files)`, `score_signals(scorer, signals)`.
 
-    `model` is NAME, NAME:VERSION, or the path of a Lightning checkpoint (.ckpt, which needs torch), for which
+    `model` is NAME, NAME:VERSION, or the path of a Lightning checkpoint (.ckpt), for which
     `normalization` may be the `normalization_params.npz` of its training; without a model it is the default. Raises
     EcgbatchError for what is not there or is no model.
     """
-    from ecgbatch.models.preprocessing import Normalization, load_normalization
+    from ecgbatch.models.preprocessing import Normalization
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.models.weights.registry import Registry
 
@@ -38,6 +38,7 @@ def load_model(
         wanted = settings.model if model is None else str(model)
         return Scorer(Registry(settings.model_dir).find(wanted), *kind)
     from ecgbatch.models.weights.checkpoint import read_checkpoint
+    from ecgbatch.models.weights.normalization_file import load_normalization
 
     config, weights = read_checkpoint(Path(str(model)))
     values = Normalization() if normalization is None else load_normalization(normalization)
