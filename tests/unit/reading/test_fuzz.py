@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import REPOSITORY
 from wfdb_files import FEW, FRAGMENTS, HEADER, read_or_fail, samples
 
 
@@ -35,3 +36,15 @@ def test_a_damaged_header_is_read_or_a_record_error(edits: list[tuple[int, str]]
 def test_any_signal_file_is_read_or_a_record_error(data: bytes) -> None:
     for form in ("16", "212", "8", "310", "516"):
         read_or_fail(HEADER.replace("r.dat 16 ", f"r.dat {form} ").encode(), data)
+
+
+def test_damaged_records_are_read_alike_by_all_readers(tmp_path: Path) -> None:
+    """The first few of those that `benchmarks/fuzz.py` tries by the thousand."""
+    script = REPOSITORY / "benchmarks/fuzz.py"
+    line = [sys.executable, "-W", "ignore", str(script), "--inputs", "200", "--first", "100000"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    counts = {row["what"]: row["inputs"] for row in found["rows"]}
+    assert counts["read"] + counts["refused"] == 200
+    assert counts["as wfdb"] > 30
