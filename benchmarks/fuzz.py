@@ -134,7 +134,8 @@ def damage_bytes(content: bytes, random: Random) -> bytes:
         return content[:at] + bytes(to - at) + content[to:]
     if kind == 3:
         return content[:at] + random.bytes(min(8, to - at)) + content[at + min(8, to - at) :]
-    return content[:at] + b"\x00\x80" * ((to - at) // 64) + content[at + 2 * ((to - at) // 64) :]
+    marks = b"\x00\x80" * int((to - at) // 64)
+    return content[:at] + marks + content[at + len(marks) :]
 
 
 def damage_token(content: bytes, random: Random) -> bytes:

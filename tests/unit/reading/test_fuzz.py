@@ -1,5 +1,10 @@
 """Anything at all is read, or becomes a reason."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
