@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.files import LARGEST_RECORD, Files
 from ecgbatch.records.finishing import Decoded, rational_rate
 from ecgbatch.records.formats import wfdb_header as headers
@@ -47,7 +48,8 @@ def decode(files: Files, record: str, seconds: float) -> Decoded:
     else:
         samples = _read_signals(files, record, header, wanted, math.ceil(SECONDS * rate))
     flags = frozenset[Flag]() if samples.checksums_agree else frozenset({Flag.CHECKSUM_MISMATCH})
-    return Decoded(samples.millivolts, header.rate, samples.leads, "wfdb", samples.length, flags)
+    age, sex = from_comments(header.comments)
+    return Decoded(samples.millivolts, header.rate, samples.leads, "wfdb", samples.length, flags, age, sex)
 
 
 def _load_header(files: Files, record: str) -> Header:

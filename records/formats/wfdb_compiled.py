@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.records import compiled
+from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.finishing import FULL_SECONDS, frames_in, rational_rate
+from ecgbatch.records.formats import wfdb_header
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE, Flag, RecordError, Recording
 from ecgbatch.records.resampling import lowpass
@@ -39,7 +41,9 @@ def read(root: Path, record: str, min_seconds: float, follow_links: bool) -> Rec
         Flag.RESAMPLED: limits.is_resampled,
         Flag.SHORT: frames < limits.full,
     }
-    return Recording(signal[:samples], digest.hexdigest(), tuple(sorted(flag for flag in noticed if noticed[flag])))
+    flags = tuple(sorted(flag for flag in noticed if noticed[flag]))
+    age, sex = from_comments(wfdb_header.split(contents[0])[1])
+    return Recording(signal[:samples], digest.hexdigest(), flags, age, sex)
 
 
 class _Limits(NamedTuple):

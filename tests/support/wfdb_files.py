@@ -89,7 +89,7 @@ def compiled_takes(record: Path) -> bool:
     files = Files(record.parent, follow_links=True)
     general = finish(formats.decode(files, record.name, None, 10), files.sha256, 5)
     assert plain.signal.tobytes() == general.signal.tobytes()
-    assert (plain.sha256, plain.flags) == (general.sha256, general.flags)
+    assert (plain.sha256, plain.flags, plain.age) == (general.sha256, general.flags, general.age)
     return True
 
 

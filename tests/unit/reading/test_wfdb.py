@@ -135,6 +135,17 @@ def test_matlab_files_of_the_cinc_challenges(tmp_path: Path, rate: int) -> None:
         assert recording.flags == ("cropped", "resampled")
 
 
+@pytest.mark.parametrize("rate", ["100", "250"])
+def test_age_and_sex_are_those_of_the_comments(tmp_path: Path, rate: str) -> None:
+    write(tmp_path, samples(count=2500), rate=rate)
+    assert (read(tmp_path, "r").age, read(tmp_path, "r").sex) == (None, None)
+    with (tmp_path / "r.hea").open("a") as header:
+        header.write("#Age: 56\n#Sex: Female\n")
+    assert (read(tmp_path, "r").age, read(tmp_path, "r").sex) == (56, 1)
+    replace(tmp_path / "r.hea", f"r 12 {rate}", f"r 12 {rate}e0")  # which the compiled reader leaves to Python
+    assert (read(tmp_path, "r").age, read(tmp_path, "r").sex) == (56, 1)
+
+
 def test_records_of_several_segments(tmp_path: Path) -> None:
     digital = samples(count=1500)
     write(tmp_path, digital[:300], name="s1")
