@@ -22,7 +22,7 @@ from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.reading import read
-from ecgbatch.records.recording import SAMPLES, Reason, Record, RecordError, Recording
+from ecgbatch.records.recording import Reason, Record, RecordError, Recording
 from ecgbatch.settings import Settings
 from ecgbatch.worker.watchdog import Watchdog
 
@@ -59,7 +59,7 @@ Store: TypeAlias = Callable[[Sequence[Outcome]], None]
 
 def read_recording(settings: Settings, root: Path, path: str) -> Recording:
     """The recording of a record; raises RecordError."""
-    return read(root, path, follow_links=settings.follow_links)
+    return read(root, path, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
 
 
 def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
@@ -179,8 +179,6 @@ def read_batches(read: Callable[[str], Recording], scorer: Scorer, records: Sequ
     for record in records:
         try:
             recording = read(record.path)
-            if len(recording.signal) < SAMPLES:
-                raise RecordError(Reason.WRONG_DURATION, f"{len(recording.signal)} samples instead of {SAMPLES}")
         except RecordError as error:
             failures.append(failure_of(record, error))
         else:
