@@ -92,22 +92,26 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
     """
     rate = rational_rate(decoded.rate)
     leads = find_leads(decoded.leads)
-    signal = decoded.millivolts[:, list(leads.values())]
+    signal = _columns(decoded.millivolts, list(leads.values()))
     length = len(signal) if decoded.length is None else decoded.length
     start, stop = _recorded(signal, math.ceil(SECONDS * rate), math.ceil(ZERO_SECONDS * rate))
     signal = signal[start:stop]
     if len(signal) < frames_in(min_seconds, rate):
         detail = f"{len(signal) / float(rate):.2f} seconds of signal; at least {min_seconds:g} are needed"
         raise RecordError(Reason.WRONG_DURATION, detail)
-    signal, has_gaps = _without_gaps(signal, list(leads))
-    constant = (signal == signal[0]).all(axis=0)
+    extremes = quality.extremes(signal)
+    has_gaps = not np.isfinite(extremes).all()
+    if has_gaps:
+        signal = _without_gaps(signal, list(leads))
+        extremes = quality.extremes(signal)
+    constant = extremes.highest == extremes.lowest
     if constant.all():
         raise RecordError(Reason.NO_SIGNAL, "every lead is constant")
     noticed = {
         Flag.LEADS_DERIVED: len(leads) < len(LEADS),
         Flag.GAP_FILLED: has_gaps,
         Flag.FLAT_LEAD: bool(constant.any()),
-        Flag.CLIPPED: quality.is_clipped(signal, rate),
+        Flag.CLIPPED: quality.is_clipped(signal, extremes, rate),
         Flag.SHORT: len(signal) < frames_in(FULL_SECONDS, rate),
         Flag.CROPPED: length - start > math.ceil(SECONDS * rate),
         Flag.RESAMPLED: rate != SAMPLING_RATE,
@@ -161,17 +165,19 @@ def _recorded(signal: NDArray[np.float64], most: int, filling: int) -> tuple[int
     return start, end if stop - end >= filling else stop
 
 
+def _columns(signal: NDArray[np.float64], columns: list[int]) -> NDArray[np.float64]:
+    """These columns; the signal itself where they are all of it, in order."""
+    return signal if columns == list(range(signal.shape[1])) else signal[:, columns]
+
+
 def _holds_something(signal: NDArray[np.float64]) -> NDArray[np.bool_]:
     something: NDArray[np.bool_] = ((signal != 0) & ~np.isnan(signal)).any(axis=1)
     return something
 
 
-def _without_gaps(signal: NDArray[np.float64], leads: list[str]) -> tuple[NDArray[np.float64], bool]:
-    """The signal with its missing samples on the line between their neighbours, and whether there were any."""
-    finite = np.isfinite(signal)
-    if finite.all():
-        return signal, False
-    missing = ~finite
+def _without_gaps(signal: NDArray[np.float64], leads: list[str]) -> NDArray[np.float64]:
+    """The signal with its missing samples on the line between their neighbours."""
+    missing = ~np.isfinite(signal)
     shares = missing.mean(axis=0)
     worst = int(shares.argmax())
     if shares[worst] > GAP_SHARE or np.isinf(signal).any():
@@ -181,4 +187,4 @@ def _without_gaps(signal: NDArray[np.float64], leads: list[str]) -> tuple[NDArra
     for column in np.flatnonzero(missing.any(axis=0)):
         gap = missing[:, column]
         signal[gap, column] = np.interp(times[gap], times[~gap], signal[~gap, column])
-    return signal, True
+    return signal

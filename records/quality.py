@@ -15,6 +15,7 @@ LARGEST_LIMB_RESIDUAL = 0.1
 
 _SILENT_MILLIVOLTS = 1e-6
 _CLIPPED_MILLIVOLTS = 2.0
+_ROWS_AS_ONE = 32
 _HELD_SECONDS, _HELD_SAMPLES = 0.02, 5
 
 
@@ -50,15 +51,32 @@ def measure(filtered: NDArray[np.float64]) -> list[Quality]:
     return [Quality(*each) for each in zip(np.median(high - low, axis=-1).tolist(), residual.tolist(), strict=True)]
 
 
-def is_clipped(signal: NDArray[np.float64], rate: Fraction) -> bool:
+class Extremes(NamedTuple):
+    """Of (n, leads), each lead's highest and lowest sample; NaN where one is missing."""
+
+    highest: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+
+
+def extremes(signal: NDArray[np.float64]) -> Extremes:
+    """The extremes of (n, leads), n > 0. Of many rows as one, numpy finds them in a fifth of the time."""
+    leads = signal.shape[1]
+    whole = len(signal) // _ROWS_AS_ONE * _ROWS_AS_ONE
+    rows, rest = signal[:whole].reshape(-1, _ROWS_AS_ONE * leads), signal[whole:]
+    if not whole:
+        return Extremes(rest.max(axis=0), rest.min(axis=0))
+    highest, lowest = (most.reshape(_ROWS_AS_ONE, leads) for most in (rows.max(axis=0), rows.min(axis=0)))
+    return Extremes(np.concatenate((highest, rest)).max(axis=0), np.concatenate((lowest, rest)).min(axis=0))
+
+
+def is_clipped(signal: NDArray[np.float64], of: Extremes, rate: Fraction) -> bool:
     """Whether a lead of (n, leads) mV stays at its highest or lowest value for 20 ms and five samples at least.
 
-    Only beyond 2 mV: a lead at rest may well stay at one value.
+    `of` are its extremes. Only beyond 2 mV: a lead at rest may well stay at one value.
     """
     held = max(_HELD_SAMPLES, math.ceil(_HELD_SECONDS * float(rate.numerator) / float(rate.denominator)))
-    highest, lowest = signal.max(axis=0), signal.min(axis=0)
-    wide = highest - lowest >= _CLIPPED_MILLIVOLTS
-    for extreme in (highest, lowest):
+    wide = of.highest - of.lowest >= _CLIPPED_MILLIVOLTS
+    for extreme in of:
         for lead in np.flatnonzero(wide & (np.abs(extreme) >= _CLIPPED_MILLIVOLTS)):
             others = np.flatnonzero(np.concatenate([[True], signal[:, lead] != extreme[lead], [True]]))
             if np.diff(others).max() > held:

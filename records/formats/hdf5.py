@@ -35,6 +35,9 @@ _FILLED_UP = (4096, 12)
 _SPH = Layout(rate=500.0, per_millivolt=1.0, leads=LEADS, dataset="ecg")
 """Liu et al., Scientific Data 9, 272 (2022): float16, (12, T)."""
 
+_LOOKED_AT = 4096
+"""Values at once, to find the first that is not zero."""
+
 _LARGEST_CHUNK = 256 << 20
 """Bytes. Of a chunked array a whole chunk is decompressed to read a part of it."""
 
@@ -49,6 +52,7 @@ class _File:
             arrays = self._arrays(layout)
             self.layout = layout or self._known_layout(name, arrays)
             self.dataset = arrays[self._name(arrays)]
+            self.shape = self.dataset.shape  # h5py asks the file each time
             self._check()
             self._rows = self._named_rows()
         self.key = (identity, layout)
@@ -62,20 +66,20 @@ class _File:
     @property
     def members(self) -> list[str] | None:
         """The names of its records; None if it holds one, which needs none."""
-        if self.dataset.ndim == 2:
+        if len(self.shape) == 2:
             return None
-        return [str(i) for i in range(self.dataset.shape[0])] if self._rows is None else list(self._rows)
+        return [str(i) for i in range(self.shape[0])] if self._rows is None else list(self._rows)
 
     def read(self, member: str | None) -> Any:
         """The samples of a record as they are in the file. Raises RecordError."""
-        if (member is None) != (self.dataset.ndim == 2):
+        if (member is None) != (len(self.shape) == 2):
             detail = "the file is one record, not many" if member else "the file holds many records: name one, FILE::ID"
             raise RecordError(Reason.MISSING_RECORD, detail)
         with reading_with("h5py"):
             return np.ascontiguousarray(self.dataset[()] if member is None else self.dataset[self._row(member)])
 
     def _row(self, member: str) -> int:
-        count = self.dataset.shape[0]
+        count = self.shape[0]
         if self._rows is not None and member in self._rows:
             return self._rows[member]
         if self._rows is None and member.isascii() and member.isdecimal() and len(member) < 19 and int(member) < count:
@@ -136,18 +140,12 @@ class _File:
 
     def _named_rows(self) -> dict[str, int] | None:
         """The row of each record's name, where they have names."""
-        if self.layout.ids is None or self.dataset.ndim == 2:
+        if self.layout.ids is None or len(self.shape) == 2:
             return None
         names = self._array(self.layout.ids)
-        if (
-            names is None
-            or names.ndim != 1
-            or names.shape[0] < self.dataset.shape[0]
-            or names.external
-            or names.is_virtual
-        ):
+        if names is None or names.ndim != 1 or names.shape[0] < self.shape[0] or names.external or names.is_virtual:
             raise RecordError(Reason.MISSING_LAYOUT, f"the file has no array {self.layout.ids!r} of its records' names")
-        values = names[: self.dataset.shape[0]]
+        values = names[: self.shape[0]]
         words = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
         rows: dict[str, int] = {}
         for row, word in enumerate(words):
@@ -196,8 +194,19 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
 
 def _without_filling(samples: NDArray[Any]) -> NDArray[Any]:
     """What is left of a row without the zeros that fill it up."""
-    recorded = np.flatnonzero(samples.any(axis=1))
-    return samples[recorded[0] : recorded[-1] + 1] if len(recorded) else samples
+    leads = samples.shape[1]
+    before = _zeros(samples.ravel()) // leads
+    after = _zeros(samples.ravel()[::-1]) // leads
+    return samples[before : len(samples) - after] if before < len(samples) else samples
+
+
+def _zeros(values: NDArray[Any]) -> int:
+    """How many zeros there are before anything else."""
+    for start in range(0, len(values), _LOOKED_AT):
+        other = values[start : start + _LOOKED_AT] != 0
+        if other.any():
+            return start + int(other.argmax())
+    return len(values)
 
 
 def _members(files: Files, path: str) -> Iterator[str | None]:

@@ -60,7 +60,9 @@ class Layout:
         if samples.dtype.kind not in "iuf":
             raise RecordError(Reason.UNREADABLE_SIGNAL, "the samples are no numbers")
         with np.errstate(invalid="ignore", over="ignore"):
-            millivolts = samples.astype(np.float64) / self.per_millivolt
+            millivolts = samples.astype(np.float64, order="C")
+            if self.per_millivolt != 1:
+                millivolts /= self.per_millivolt
         return Decoded(millivolts, self.rate, leads, format)
 
 
