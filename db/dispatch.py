@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db.functions import Now, SecondsFromNow
 from ecgbatch.db.jobs import OPEN, finish_if_complete
-from ecgbatch.db.schema import ChunkState, JobState, Priority, chunks, jobs
+from ecgbatch.db.schema import ChunkState, JobState, Priority, archives, chunks, jobs, models
 
 IN_TRANSIT = timedelta(seconds=20)
 """A chunk that left the queue and is not claimed after this long counts as lost on the way."""
@@ -20,12 +20,17 @@ RECONCILE_LOCK = 0x0ECC
 
 @dataclass(frozen=True)
 class QueuedChunk:
-    """A chunk to be published: its job and number, how many records it has, how many chunks the job has."""
+    """A chunk to be published: its job and number, how many records it has, how many chunks the job has.
+
+    archive, model: the names of what the job scores and by what, for people.
+    """
 
     job_id: int
     number: int
     records: int
     of: int
+    archive: str
+    model: str
 
 
 def queue_pending(connection: Connection, priority: Priority, room: int) -> list[QueuedChunk]:
@@ -40,8 +45,16 @@ def queue_pending(connection: Connection, priority: Priority, room: int) -> list
         queue = chunks.update().where(pending).values(state=ChunkState.QUEUED, queued_at=Now())
         sizes = connection.execute(queue.returning(chunks.c.number, chunks.c.size)).all()
         count = connection.execute(sa.select(sa.func.count()).where(chunks.c.job_id == job_id)).scalar_one()
-        queued |= {(job_id, number): QueuedChunk(job_id, number, size, count) for number, size in sizes}
+        names = _names(connection, job_id)
+        queued |= {(job_id, number): QueuedChunk(job_id, number, size, count, *names) for number, size in sizes}
     return [queued[key] for key in choice if key in queued]
+
+
+def _names(connection: Connection, job_id: int) -> tuple[str, str]:
+    """The names of a job's archive and model."""
+    query = sa.select(archives.c.name, models.c.name, models.c.version).select_from(jobs.join(archives).join(models))
+    archive, model, version = connection.execute(query.where(jobs.c.id == job_id)).one()
+    return archive, f"{model}:{version}"
 
 
 def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import secrets
 
 from celery import Celery
+from kombu.utils.url import parse_url
 
 from ecgbatch.printing import say
 from ecgbatch.settings import EcgbatchError, Settings
@@ -32,6 +33,8 @@ def run_flower(app: Celery, settings: Settings) -> None:
         arguments["url-prefix"] = settings.flower_url_prefix.strip("/")
     if settings.flower_database is not None:
         arguments |= {"persistent": True, "db": settings.flower_database, "state-save-interval": SAVE_MILLISECONDS}
+    if settings.redis_url is not None and settings.redis_url.startswith("rediss://"):
+        app.conf.broker_use_ssl = parse_url(settings.redis_url)["ssl"]  # its own connections do not read the URL's
     app.start(["flower", *(f"--{name}={value}" for name, value in arguments.items())])
 
 

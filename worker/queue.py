@@ -34,7 +34,8 @@ def fill_queue(database: Database, app: Celery, priority: Priority, queue_chunks
 
 def publish(app: Celery, priority: Priority, chunk: QueuedChunk) -> None:
     """Sends one chunk, under a name that reads well in Flower."""
-    title = f"job {chunk.job_id}, chunk {chunk.number} of {chunk.of}, {chunk.records} records"
+    what = f"job {chunk.job_id}, {chunk.archive} by {chunk.model}"
+    title = f"{what}, chunk {chunk.number} of {chunk.of}, {chunk.records} records"
     message = {"database": app.conf.ecgbatch_identity, "job_id": chunk.job_id, "number": chunk.number}
     app.send_task(TASK, kwargs=message, queue=priority, argsrepr=title, kwargsrepr="{}")
 
