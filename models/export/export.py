@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
-from ecgbatch.models.kernels.cuda import WholeSequence, plain_scan
+from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
 from ecgbatch.models.kernels.filtering import Filters, both_ways
-from ecgbatch.models.network import ParallelXLSTM
+from ecgbatch.models.network import ParallelXLSTM, slstm_scan
 from ecgbatch.models.preprocessing import STD_EPS, Normalization
 from ecgbatch.models.training.examples import read_signal
 from ecgbatch.models.weights.model import Model, Weights
@@ -70,7 +70,7 @@ def export(
     signals = made_up_signals() if archive is None else recordings(archive)
     weights = model.weights()
     if int8:
-        from ecgbatch.models.export.onnx_graph import rounded
+        from ecgbatch.models.export.onnx_builder import rounded
 
         weights = rounded(weights)
     write = _write_onnx if file_format == "onnx" else _write_torchscript
@@ -163,7 +163,7 @@ def _write_onnx(
 
     from ecgbatch.models.export.onnx_graph import onnx_model
 
-    network = _loaded(WholeSequence(config, plain_scan), weights)
+    network = _loaded(ParallelXLSTM(config), weights)
     path.write_bytes(onnx_model(network, normalization, about["int8"], about).SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -182,7 +182,8 @@ def _write_torchscript(
         warnings.simplefilter(
             "ignore"
         )  # torch would have us use its newer formats, and warns of sizes that never change
-        network: nn.Module = _loaded(WholeSequence(config, torch.jit.script(plain_scan)), weights)
+        scans = [torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks)]
+        network: nn.Module = _loaded(WholeSequence(config, *scans), weights)
         if normalization is not None:
             network = Cleaning(network, normalization).eval()
         example = torch.randn(2, SAMPLES, len(LEADS)), torch.randn(2, 2)

@@ -7,209 +7,34 @@ width of the mLSTM, N heads, d width of a head. One file serves any B and any le
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from ecgbatch.models import folding
 from ecgbatch.models.config import LABELS, METADATA_DIM, QKV_BLOCK
-from ecgbatch.models.kernels.cuda import WholeSequence
-from ecgbatch.models.network import (
-    MLSTM,
-    MLSTM_EPS,
-    NORM_EPS,
-    SLSTM,
-    CausalConv,
-    FeedForward,
-    MLSTMBlock,
-    Norm,
-    SLSTMBlock,
-)
+from ecgbatch.models.export.onnx_builder import BATCH, Graph, Shape, floats
+from ecgbatch.models.layers import NORM_EPS, CausalConv, Norm
+from ecgbatch.models.network import MLSTM, MLSTM_EPS, SLSTM, FeedForward, MLSTMBlock, ParallelXLSTM, SLSTMBlock
 from ecgbatch.models.preprocessing import BLOCK, FILTERS, STD_EPS, Filter, Normalization
-from ecgbatch.models.weights.model import Weights
 from ecgbatch.records.leads import LEADS
 
 OPSET, IR_VERSION = 20, 9  # of 2023, the first with Gelu
 CHUNK = 50  # time steps
-FEWEST_INPUTS = 8  # of a matrix in eight bits: below that the scales take more than is saved
-GATES = ".mlstm_cell."  # the mLSTM's gates are folded with other weights, and few: they stay float32
-BATCH, SIGNALS = "batch", "signals"
+SIGNALS = "signals"
 END = np.iinfo(np.int64)  # where a Slice ends that goes to the end
-
-Shape = tuple[int | str, ...]
-"""Sizes, of which one may be a name."""
-
-
-@dataclass
-class Carried:
-    """What a loop carries from one turn to the next."""
-
-    start: str
-    shape: Shape
-    following: str = ""
-
-
-@dataclass
-class Scope:
-    """The nodes of the main graph or of a loop's body, and the kind of number that the loop carries."""
-
-    kind: int = TensorProto.FLOAT
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    carried: dict[str, Carried] = field(default_factory=dict)
-
-
-class Graph:
-    """Nodes and constants, added one by one; what a method returns is the name of its output.
-
-    With `int8`, matrices are stored as eight-bit numbers with a scale for each output channel.
-    """
-
-    def __init__(self, int8: bool) -> None:
-        self.int8 = int8
-        self.scopes = [Scope()]
-        self.constants: dict[tuple[Any, ...], TensorProto] = {}
-        self._numbers = count()
-
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        return self.ops(kind, *inputs, outputs=1, **attributes)[0]
-
-    def ops(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        names = [self._name(kind) for _ in range(outputs)]
-        self.scopes[-1].nodes.append(helper.make_node(kind, inputs, names, **attributes))
-        return names
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        array = np.array(value.detach().numpy() if isinstance(value, Tensor) else value, dtype, order="C")
-        key = dtype, array.shape, array.tobytes()
-        if key not in self.constants:
-            self.constants[key] = numpy_helper.from_array(array, self._name("constant"))
-        return self.constants[key].name
-
-    def matrix(self, weight: Tensor) -> str:
-        """A constant (..., in, out) to multiply by from the right."""
-        if not self.int8 or weight.shape[-2] < FEWEST_INPUTS:
-            return self.constant(weight)
-        numbers, scale = quantized(weight.detach().numpy(), axis=-2)
-        with self.outside():  # for DequantizeLinear, ONNX Runtime would round the other factor to eight bits as well
-            floats = self.op("Cast", self.constant(numbers, np.int8), to=TensorProto.FLOAT)
-            return self.op("Mul", floats, self.constant(scale))
-
-    def whole_numbers(self, *values: int | str) -> str:
-        """Numbers, and names of tensors (1,), as one tensor."""
-        each = [value if isinstance(value, str) else self.constant([value], np.int64) for value in values]
-        return self.op("Concat", *each, axis=0)
-
-    def size(self, x: str, axis: int) -> str:
-        """The size of an axis, (1,)."""
-        return self.op("Shape", x, start=axis, end=axis + 1)
-
-    def reshape(self, x: str, *shape: int) -> str:
-        return self.op("Reshape", x, self.constant(shape, np.int64))
-
-    def slice(self, x: str, start: int, end: int | str, step: int = 1) -> str:
-        """x[start:end:step] along the first axis."""
-        numbers = [self.constant([n], np.int64) if isinstance(n, int) else n for n in (start, end, 0, step)]
-        return self.op("Slice", x, *numbers)
-
-    def transpose(self, x: str, *axes: int) -> str:
-        return self.op("Transpose", x, perm=axes)
-
-    def split(self, x: str, *sizes: int, axis: int = -1) -> list[str]:
-        return self.ops("Split", x, self.constant(sizes, np.int64), outputs=len(sizes), axis=axis)
-
-    def silu(self, x: str) -> str:
-        return self.op("Mul", x, self.op("Sigmoid", x))
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """What is added within is computed once, before all loops."""
-        scopes, self.scopes = self.scopes, self.scopes[:1]
-        yield
-        self.scopes = scopes
-
-    def scan(
-        self, body: Callable[[str], str], sequence: str, given: Shape, axis: int = 0, kind: int = TensorProto.FLOAT
-    ) -> list[str]:
-        """Runs `body` over an axis of the sequence.
-
-        Gives all that was `carried` as it is in the end, then what `body` returned, of the sizes `given`, stacked on
-        axis 0.
-        """
-        self.scopes.append(Scope(kind))
-        part = self._name("part")
-        result = self.op("Identity", body(part))  # a name may not be put out twice
-        scope = self.scopes.pop()
-        carried = scope.carried.values()
-        values = partial(helper.make_tensor_value_info, elem_type=kind)
-        inputs = [values(name, shape=each.shape) for name, each in scope.carried.items()] + [values(part, shape=None)]
-        outputs = [values(each.following, shape=each.shape) for each in carried] + [values(result, shape=given)]
-        loop = helper.make_graph(scope.nodes, "loop", inputs, outputs)
-        start = [each.start for each in carried]
-        attributes = {"body": loop, "num_scan_inputs": 1, "scan_input_axes": [axis]}
-        return self.ops("Scan", *start, sequence, outputs=len(outputs), **attributes)
-
-    def carried(self, start: float | str, shape: Shape) -> str:
-        """Inside the body of a loop: what `carry` set in the turn before, at first `start`."""
-        name = self._name("carried")
-        if not isinstance(start, str):
-            start = self._filled(start, shape)
-        self.scopes[-1].carried[name] = Carried(start, shape)
-        return name
-
-    def carry(self, name: str, following: str) -> None:
-        self.scopes[-1].carried[name].following = following
-
-    def _filled(self, value: float, shape: Shape) -> str:
-        with self.outside():
-            batch = self.size("signal", 0)
-            fill = numpy_helper.from_array(np.array([value], np.float32))
-            sizes = self.whole_numbers(*(batch if size == BATCH else size for size in shape))
-            return self.op("ConstantOfShape", sizes, value=fill)
-
-    def _name(self, kind: str) -> str:
-        return f"{kind.lower()}_{next(self._numbers)}"
-
-
-def _floats(name: str, shape: Shape | None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def quantized(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Whole numbers within ±127 and the scale that gives back the weight, one for all that lies along `axis`."""
-    largest = np.abs(weight).max(axis, keepdims=True)
-    scale = np.maximum(largest / 127, np.finfo(np.float32).tiny)
-    return np.rint(weight / scale).astype(np.int8), scale
-
-
-def rounded(weights: Weights) -> Weights:
-    """The weights that a graph with `int8` computes with."""
-    matrices = {
-        key
-        for key, value in weights.items()
-        if value.ndim > 1 and value.shape[-1] >= FEWEST_INPUTS and GATES not in key
-    }
-    return {key: dequantized(value) if key in matrices else value for key, value in weights.items()}
-
-
-def dequantized(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    numbers, scale = quantized(weight, axis=-1)
-    return numbers * scale
 
 
 # --- The network ------------------------------------------------------------------------------------------------------
 
 
 def onnx_model(
-    network: WholeSequence, normalization: Normalization | None, int8: bool, about: dict[str, Any]
+    network: ParallelXLSTM, normalization: Normalization | None, int8: bool, about: dict[str, Any]
 ) -> onnx.ModelProto:
     """The whole model: `signal` (B, T, 12) and `metadata` (B, 2) -> `probabilities` (B, 5), all float32.
 
@@ -229,7 +54,7 @@ def onnx_model(
     g.scopes[0].nodes.append(helper.make_node("Sigmoid", [logits], ["probabilities"]))
 
     shapes = {"signal": ("samples", len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (len(LABELS),)}
-    *inputs, output = (_floats(name, (BATCH, *shape)) for name, shape in shapes.items())
+    *inputs, output = (floats(name, (BATCH, *shape)) for name, shape in shapes.items())
     graph = helper.make_graph(g.scopes[0].nodes, "ecgbatch", inputs, [output], [*g.constants.values()])
     opsets = [helper.make_opsetid("", OPSET)]
     made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ecgbatch")
@@ -282,7 +107,7 @@ def filled_up(g: Graph, x: str, multiple: int) -> str:
     return g.op("Pad", x, g.whole_numbers(0, missing), "", g.constant([0], np.int64))
 
 
-def streamed(g: Graph, network: WholeSequence, x: str) -> list[str]:
+def streamed(g: Graph, network: ParallelXLSTM, x: str) -> list[str]:
     """(T, B, 12) -> mean and maximum over time of the fused branches, (B, D) each.
 
     The last chunk is filled up with zeros, whose steps are cut off again: the network only looks back.
@@ -352,27 +177,26 @@ def causal_conv(g: Graph, x: str, conv: CausalConv, length: int) -> str:
 
 def slstm(g: Graph, layer: SLSTM, x: str, length: int) -> str:
     """(L, B, D) -> (L, B, D). The forget gate is negated, for -log f = softplus(-f)."""
-    heads, four, dim = layer.slstm_cell._recurrent_kernel_.shape
-    sign = torch.tensor([1.0, -1.0, 1.0, 1.0]).repeat_interleave(dim)
-    kernel = g.matrix(layer.slstm_cell._recurrent_kernel_.transpose(1, 2) * sign)  # (N, d, 4d)
-    bias = g.constant(layer.slstm_cell._bias_.view(4, heads, dim).transpose(0, 1).reshape(heads, 1, four) * sign)
-    # fgate feeds the input gate and igate the forget gate, as the published layer does
-    weight_if = torch.cat([layer.fgate.weight, -layer.igate.weight], dim=1).transpose(1, 2)  # (N, d, 2d)
-    weight_zo = torch.cat([layer.zgate.weight, layer.ogate.weight], dim=1).transpose(1, 2)
+    heads = layer.heads
+    weights = folding.slstm(dict(layer.named_parameters()), heads, factors=(1, -1, 1, 1))
+    dim = weights.recurrent.shape[1]
+    recurrent = g.matrix(weights.recurrent)
 
     def product(x: str, weight: Tensor) -> str:  # (L, B, D) -> (N, L * B, 2d)
         by_head = g.transpose(g.reshape(x, length, -1, heads, dim), 2, 0, 1, 3)
         return g.op("MatMul", g.reshape(by_head, heads, -1, dim), g.matrix(weight))
 
-    products = [product(g.silu(causal_conv(g, x, layer.conv1d, length)), weight_if), product(x, weight_zo)]
-    gates = g.reshape(g.op("Add", g.op("Concat", *products, axis=-1), bias), heads, length, -1, four)
+    convolved = g.silu(causal_conv(g, x, layer.conv1d, length))
+    products = [product(convolved, weights.input_forget), product(x, weights.cell_output)]
+    bias = g.constant(weights.bias.unsqueeze(1))
+    gates = g.reshape(g.op("Add", g.op("Concat", *products, axis=-1), bias), heads, length, -1, 4 * dim)
     shape: Shape = (heads, BATCH, dim)
     between_chunks = [g.carried(start, shape) for start in (0.0, 0.0, -math.inf)]
 
     def step(gates: str) -> str:
         """`models.network.slstm_scan`, but that hidden and cell are not halved: (N, B, 4d) -> (N, B, d)."""
         h, c, n = before = [g.carried(each, shape) for each in between_chunks]
-        i, f, z, o = g.split(g.op("Add", gates, g.op("MatMul", h, kernel)), dim, dim, dim, dim)
+        i, f, z, o = g.split(g.op("Add", gates, g.op("MatMul", h, recurrent)), dim, dim, dim, dim)
         known = g.op("Sub", g.op("Sub", n, g.op("Softplus", f)), i)  # less the logarithm of what is new
         z = g.op("Tanh", z)
         c = g.op("Add", z, g.op("Mul", g.op("Sigmoid", known), g.op("Sub", c, z)))
@@ -397,11 +221,10 @@ def feed_forward(g: Graph, layer: FeedForward, x: str) -> str:
 
 
 def mlstm(g: Graph, layer: MLSTM, x: str, length: int) -> str:
-    """(L, B, D) -> (L, B, D), with the weights of q folded into those of k and of the gates, as in `MLSTM.stream`."""
+    """(L, B, D) -> (L, B, D), with the weights of q folded into those of k and of the gates, as in `MLSTM`."""
     heads, inner = layer.heads, len(layer.learnable_skip)
     dim = inner // heads
-    wq, wk, wv = layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight  # (I / 4, 4, 4)
-    gate_conv, gate_input, gate_bias = layer.mlstm_cell.folded(wq, wk, wv)
+    weights = folding.mlstm(dict(layer.named_parameters()), heads)
 
     inputs, gate = g.split(g.op("MatMul", x, g.matrix(layer.proj_up.weight.t())), inner, inner)
     conv = g.silu(causal_conv(g, inputs, layer.conv1d, length))
@@ -410,10 +233,11 @@ def mlstm(g: Graph, layer: MLSTM, x: str, length: int) -> str:
         return g.transpose(g.reshape(x, length, -1, heads, dim), 1, 2, 0, 3)
 
     q = split(conv)
-    k = g.op("MatMul", q, block_diagonal(g, wq.transpose(1, 2) @ wk / math.sqrt(dim), heads))
-    v = g.op("MatMul", split(inputs), block_diagonal(g, wv, heads))
-    products = [g.op("MatMul", of, g.constant(weight.t())) for of, weight in ((conv, gate_conv), (inputs, gate_input))]
-    gates = g.op("Add", g.op("Add", *products), g.constant(gate_bias.t()))  # (L, B, 2N)
+    k = g.op("MatMul", q, block_diagonal(g, weights.query_key, heads))
+    v = g.op("MatMul", split(inputs), block_diagonal(g, weights.value, heads))
+    sources = ((conv, weights.gates_convolved), (inputs, weights.gates_plain))
+    products = [g.op("MatMul", source, g.constant(weight.t())) for source, weight in sources]
+    gates = g.op("Add", g.op("Add", *products), g.constant(weights.gates_bias))  # (L, B, 2N)
     i, f = g.split(g.transpose(g.reshape(gates, length, -1, 2 * heads, 1), 1, 2, 0, 3), heads, heads, axis=1)
 
     h = g.transpose(mlstm_chunk(g, q, k, v, i, f, (heads, length, dim)), 2, 0, 1, 3)  # (L, B, N, d)

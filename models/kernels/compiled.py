@@ -5,13 +5,13 @@ itself, so a record's probabilities are the same, bit for bit, in every batch.
 """
 
 import importlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgbatch.models import folding
 from ecgbatch.models.config import (
     CLASSIFIER_HIDDEN,
     CONV_WIDTH,
@@ -234,9 +234,7 @@ def _for_kernel(weights: Mapping[str, Array], config: NetworkConfig) -> Iterator
     for slstm, mlstm, blocks in _levels(config):
         for branch, layout in ((slstm, _slstm_for_kernel), (mlstm, _mlstm_for_kernel)):
             for number in range(blocks):
-                prefix = f"{branch}.blocks.{number}."
-                block = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
-                yield from layout(block, config)
+                yield from layout(_within(f"{branch}.blocks.{number}.", weights), config)
             yield 1 + weights[f"{branch}.post_blocks_norm.weight"]
     for layer in ("metadata_net.0", "classifier.0", "classifier.3", "classifier.6"):
         yield weights[f"{layer}.weight"]
@@ -244,18 +242,17 @@ def _for_kernel(weights: Mapping[str, Array], config: NetworkConfig) -> Iterator
 
 
 def _slstm_for_kernel(w: Mapping[str, Array], config: NetworkConfig) -> Iterator[AnyArray]:
-    heads, head = config.heads, config.head_dim
+    layer = folding.slstm(_within("xlstm.", w), config.heads)
     yield 1 + w["xlstm_norm.weight"]
     yield w["xlstm.conv1d.conv.weight"].T
     yield w["xlstm.conv1d.conv.bias"]
-    # The layer's fgate feeds the cell's input gate and its igate the cell's forget gate.
-    gates = [w[f"xlstm.{gate}.weight"] for gate in ("fgate", "igate", "zgate", "ogate")]
-    biases = w["xlstm.slstm_cell._bias_"].reshape(4, heads, head)
-    for h in range(heads):
-        for pair in (slice(0, 2), slice(2, 4)):
-            yield np.concatenate([gate[h] for gate in gates[pair]])
-            yield biases[pair, h]
-    yield w["xlstm.slstm_cell._recurrent_kernel_"].transpose(0, 2, 1)
+    for head in range(config.heads):
+        bias_input_forget, bias_cell_output = np.split(layer.bias[head], 2)
+        yield layer.input_forget[head].T
+        yield bias_input_forget
+        yield layer.cell_output[head].T
+        yield bias_cell_output
+    yield layer.recurrent
     yield 1 + w["xlstm.group_norm.weight"]
     yield 1 + w["ffn_norm.weight"]
     yield w["ffn.proj_up.weight"]
@@ -263,24 +260,22 @@ def _slstm_for_kernel(w: Mapping[str, Array], config: NetworkConfig) -> Iterator
 
 
 def _mlstm_for_kernel(w: Mapping[str, Array], config: NetworkConfig) -> Iterator[AnyArray]:
-    """The gates are linear in q, k and v, and those in the convolved input (q, k) and the plain one (v).
-
-    So two products of the inputs give the gates. k takes over the cell's factor 1 / sqrt(head width).
-    """
+    in_float64 = {name: value.astype(np.float64) for name, value in _within("xlstm.", w).items()}
+    layer = folding.mlstm(in_float64, config.heads)
     yield 1 + w["xlstm_norm.weight"]
     yield w["xlstm.proj_up.weight"]
     yield w["xlstm.conv1d.conv.weight"].T
     yield w["xlstm.conv1d.conv.bias"]
-    q, k, v = (w[f"xlstm.{name}_proj.weight"].astype(np.float64) for name in "qkv")
-    for projection in (q, k / math.sqrt(config.inner_dim // config.heads), v):
+    for projection in (layer.query, layer.key, layer.value):
         yield projection.transpose(2, 0, 1)
-    cell = "xlstm.mlstm_cell"
-    gates = np.concatenate([w[f"{cell}.igate.weight"], w[f"{cell}.fgate.weight"]])
-    from_q, from_k, from_v = gates.reshape(2 * config.heads, 3, -1, QKV_BLOCK).swapaxes(0, 1)
-    yield np.einsum("hgo,goi->hgi", from_q, q) + np.einsum("hgo,goi->hgi", from_k, k)
-    yield w[f"{cell}.igate.bias"]
-    yield w[f"{cell}.fgate.bias"]
-    yield np.einsum("hgo,goi->hgi", from_v, v)
-    yield 1 + w[f"{cell}.outnorm.weight"]
+    yield layer.gates_convolved
+    yield layer.gates_bias
+    yield layer.gates_plain
+    yield 1 + w["xlstm.mlstm_cell.outnorm.weight"]
     yield w["xlstm.learnable_skip"]
     yield w["xlstm.proj_down.weight"]
+
+
+def _within(prefix: str, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

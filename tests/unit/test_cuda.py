@@ -1,4 +1,4 @@
-"""The GPU's way through the network and the cleaning, on a CPU; the Triton kernel in Triton's interpreter."""
+"""The GPU's way through the network and the cleaning, on a CPU; its Triton code in Triton's interpreter."""
 
 import importlib.util
 import logging
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels import cuda
+from ecgbatch.models.network import SLSTMScan, slstm_scan
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.records import quality
 from ecgbatch.records.leads import LEADS
@@ -24,6 +25,7 @@ from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 CPU = torch.device("cpu")
+SCAN_ERROR = 1e-5
 SMALL = NetworkConfig("stacked", 32, 2)
 TRITON = "needs triton 3.7, which torch's CUDA builds bring and `pip install triton` gives to others"
 
@@ -39,10 +41,21 @@ def recordings(batch: int, drift: float = 1.0, seed: int = 0) -> np.ndarray:
     return 0.3 * rng.standard_normal((batch, SAMPLES, len(LEADS))) + wave
 
 
-def scan_example(heads: int, steps: int, batch: int, dim: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:
+def scan_example(heads: int, steps: int, batch: int, dim: int, size: float) -> tuple[torch.Tensor, ...]:
+    """Gates, recurrent weights and the state before them."""
     numbers = torch.Generator().manual_seed(heads + steps + batch + dim)
     gates = size * torch.randn(heads, steps, batch, 4 * dim, generator=numbers)
-    return gates, torch.randn(heads, dim, 4 * dim, generator=numbers) / dim**0.5
+    recurrent = torch.randn(heads, dim, 4 * dim, generator=numbers) / dim**0.5
+    h, c, n = torch.randn(3, heads, batch, dim, generator=numbers)
+    n[:, 0] = -torch.inf  # a record that begins
+    return gates, recurrent, h / 2, c / 2, n
+
+
+def assert_scans_as_plain_torch(scan: SLSTMScan, example: tuple[torch.Tensor, ...], device: str = "cpu") -> None:
+    found = scan(*(each.to(device) for each in example))
+    expected = slstm_scan(*(each.double() for each in example))
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), plain.float(), atol=SCAN_ERROR, rtol=1e-6)
 
 
 # --- Cleaning
@@ -83,11 +96,11 @@ def test_golden_numbers(shared: Path, variant: str, batch: int) -> None:
         patch=st.sampled_from([1, 4]),
     ),
     batch=st.integers(1, 3),
-    steps=st.integers(1, 2 * cuda.MLSTM_CHUNK + 5),
+    steps=st.integers(1, 205),
 )
 def test_whole_sequences_are_the_network(config: NetworkConfig, batch: int, steps: int) -> None:
     weights = golden.golden_weights(config)
-    whole = cuda.WholeSequence(config, cuda.plain_scan)
+    whole = cuda.WholeSequence(config, slstm_scan, cuda.mlstm_in_chunks)
     whole.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
     numbers = torch.Generator().manual_seed(steps)
     signal = torch.randn(batch, steps * config.patch, len(LEADS), generator=numbers, dtype=torch.float64)
@@ -128,32 +141,37 @@ def test_without_a_gpu_it_says_so() -> None:
 # --- The loop of the sLSTM
 
 
-def broken(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def broken(*_: torch.Tensor) -> State:
     raise RuntimeError("Failed to find C compiler")
 
 
-def off(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    return cuda.plain_scan(gates, kernel) + 3e-5
+def off(*inputs: torch.Tensor) -> State:
+    hidden, h, c, n = slstm_scan(*inputs)
+    return hidden, h, c + 3e-5, n
 
 
-def not_a_number(gates: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    return cuda.plain_scan(gates, kernel) * float("nan")
+def not_a_number(*inputs: torch.Tensor) -> State:
+    hidden, h, c, n = slstm_scan(*inputs)
+    return hidden * float("nan"), h, c, n
 
 
 @pytest.mark.parametrize(
-    ("scan", "why"), [(broken, "Failed to find C compiler"), (off, "3.0e-05"), (not_a_number, "nan")]
+    ("scan", "why"), [(broken, "Failed to find C compiler"), (off, "3.0e-05"), (not_a_number, "inf")]
 )
-def test_a_kernel_that_fails_or_disagrees_is_not_used(
-    scan: cuda.Scan, why: str, caplog: pytest.LogCaptureFixture
+def test_a_scan_that_fails_or_disagrees_is_not_used(
+    scan: SLSTMScan, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert cuda.checked(scan, SMALL, CPU) is cuda.plain_scan
+        assert cuda.checked(scan, SMALL, CPU) is slstm_scan
     assert why in caplog.text
 
 
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A second copy of the module, its kernel in Triton's interpreter."""
+    """A second copy of the module, its Triton code in the interpreter."""
     pytest.importorskip("triton", minversion="3.7", reason=TRITON)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     spec = importlib.util.spec_from_file_location("interpreted_cuda", cuda.__file__)
@@ -175,21 +193,19 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         pytest.param(2, 40, 4, 32, 100.0, id="saturated gates"),
     ],
 )
-def test_kernel_is_the_plain_loop(
+def test_triton_gives_what_plain_torch_gives(
     interpreted: ModuleType, heads: int, steps: int, batch: int, dim: int, size: float
 ) -> None:
-    gates, kernel = scan_example(heads, steps, batch, dim, size)
-    expected = cuda.plain_scan(gates.double(), kernel.double()).float()
-    torch.testing.assert_close(interpreted.triton_scan(gates, kernel), expected, atol=1e-5, rtol=0)
+    assert_scans_as_plain_torch(interpreted.triton_scan, scan_example(heads, steps, batch, dim, size))
 
 
-def test_kernel_passes_the_check_at_the_start(interpreted: ModuleType) -> None:
+def test_triton_passes_the_check_at_the_start(interpreted: ModuleType) -> None:
     assert interpreted.checked(interpreted.triton_scan, SMALL, CPU) is interpreted.triton_scan
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 90])
 @pytest.mark.parametrize("dim", [16, 32])
-def test_kernel_compiles_for_a_gpu_without_one(
+def test_triton_compiles_for_a_gpu_without_one(
     architecture: int, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To machine code, by the assembler that Triton carries; its products are not in TF32."""
@@ -198,9 +214,11 @@ def test_kernel_compiles_for_a_gpu_without_one(
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    arguments = dict.fromkeys(("gates", "kernel", "hidden"), "*fp32") | dict.fromkeys(("steps", "batch"), "i32")
+    arguments = dict.fromkeys(("gates", "recurrent", "hidden", "state"), "*fp32") | dict.fromkeys(
+        ("steps", "batch"), "i32"
+    )
     sizes = {"DIM": dim, "WIDTH": dim, "TILE": cuda.TILE}
-    source = ASTSource(cuda.slstm_kernel, arguments | dict.fromkeys(sizes, "constexpr"), sizes)
+    source = ASTSource(cuda.slstm_loop, arguments | dict.fromkeys(sizes, "constexpr"), sizes)
     built = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
     assert built.asm["cubin"]
     assert "fma.rn.f32" in built.asm["ptx"]
@@ -226,9 +244,6 @@ def test_golden_numbers_on_a_gpu(shared: Path, variant: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_kernel_on_a_gpu() -> None:
+def test_triton_on_a_gpu() -> None:
     pytest.importorskip("triton", minversion="3.7", reason=TRITON)
-    gates, kernel = scan_example(4, SAMPLES, 33, 32, 3.0)
-    hidden = cuda.triton_scan(gates.cuda(), kernel.cuda()).cpu()
-    expected = cuda.plain_scan(gates.double(), kernel.double()).float()
-    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=0)
+    assert_scans_as_plain_torch(cuda.triton_scan, scan_example(4, SAMPLES, 33, 32, 3.0), "cuda")

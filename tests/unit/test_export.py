@@ -22,7 +22,7 @@ from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.evaluation.labels import labelled_records
 from ecgbatch.models.evaluation.metrics import roc_auc
-from ecgbatch.models.export import export, onnx_graph
+from ecgbatch.models.export import export, onnx_builder, onnx_graph
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.training.examples import read_signal
 from ecgbatch.models.weights.model import Model, Weights
@@ -175,14 +175,14 @@ def test_eight_bits_take_a_third_of_the_size(tmp_path: Path, signals: np.ndarray
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     cleaned = preprocessing.clean(signals, model.normalization)
     [found] = session.run(None, {"signal": cleaned, "metadata": metadata})
-    expected = in_torch(model.config, onnx_graph.rounded(model.weights()), cleaned, metadata)
+    expected = in_torch(model.config, onnx_builder.rounded(model.weights()), cleaned, metadata)
     np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
     assert np.abs(found - in_torch(model.config, model.weights(), cleaned, metadata)).max() < 0.05
 
 
 @given(arrays(np.float32, (2, 3, 16), elements=st.floats(-100, 100, width=32)))
 def test_rounding_is_by_half_a_step_at_most(weight: np.ndarray) -> None:
-    numbers, scale = onnx_graph.quantized(weight, axis=-1)
+    numbers, scale = onnx_builder.quantized(weight, axis=-1)
     assert scale.shape == (2, 3, 1)
     assert np.abs(numbers.astype(int)).max() <= 127
     assert (np.abs(numbers * scale - weight) <= 0.501 * scale).all()
@@ -199,7 +199,7 @@ def test_eight_bits_cost_next_to_no_auc(ptbxl_fold9: Path) -> None:
     filled = [preprocessing.metadata(r.age, r.sex, model.metadata_fill).values for r in records]
     labels = np.array([record.labels for record in records])
     aucs = []
-    for weights in (model.weights(), onnx_graph.rounded(model.weights())):
+    for weights in (model.weights(), onnx_builder.rounded(model.weights())):
         found = compiled.CompiledNetwork(weights, model.config)(cleaned, np.array(filled, np.float32))
         aucs.append(np.mean([roc_auc(labels[:, at], found[:, at]) for at in range(len(LABELS))]))
     assert aucs[0] > 0.9
