@@ -25,7 +25,6 @@ from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 CPU = torch.device("cpu")
-SCAN_ERROR = 1e-5
 SMALL = NetworkConfig("stacked", 32, 2)
 TRITON = "needs triton 3.7, which torch's CUDA builds bring and `pip install triton` gives to others"
 
@@ -52,10 +51,12 @@ def scan_example(heads: int, steps: int, batch: int, dim: int, size: float) -> t
 
 
 def assert_scans_as_plain_torch(scan: SLSTMScan, example: tuple[torch.Tensor, ...], device: str = "cpu") -> None:
+    """Within 16 times what float32 rounds off the largest gate; of plain torch it is up to 4 times that."""
     found = scan(*(each.to(device) for each in example))
     expected = slstm_scan(*(each.double() for each in example))
+    error = 16 * 2**-24 * example[0].abs().max().item()
     for ours, plain in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours.cpu(), plain.float(), atol=SCAN_ERROR, rtol=1e-6)
+        torch.testing.assert_close(ours.cpu(), plain.float(), atol=error, rtol=1e-6)
 
 
 # --- Cleaning
