@@ -51,10 +51,10 @@ def scan_example(heads: int, steps: int, batch: int, dim: int, size: float) -> t
 
 
 def assert_scans_as_plain_torch(scan: SLSTMScan, example: tuple[torch.Tensor, ...], device: str = "cpu") -> None:
-    """Within 16 times what float32 rounds off the largest gate; of plain torch it is up to 4 times that."""
+    """Within 32 times what float32 rounds off the largest gate; plain torch itself is up to 7 times that off."""
     found = scan(*(each.to(device) for each in example))
     expected = slstm_scan(*(each.double() for each in example))
-    error = 16 * 2**-24 * example[0].abs().max().item()
+    error = 32 * 2**-24 * example[0].abs().max().item()
     for ours, plain in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.cpu(), plain.float(), atol=error, rtol=1e-6)
 
