@@ -241,8 +241,9 @@ def _synthetic() -> Path:
 def _existing(archive: Path) -> Path:
     """The archive's real path, by which every worker finds it."""
     from ecgbatch.records.archives.finding import check_archive
+    from ecgbatch.records.remote import url_of
 
-    root = Path(os.path.realpath(os.path.expanduser(archive)))
+    root = archive if url_of(archive) else Path(os.path.realpath(os.path.expanduser(archive)))
     check_archive(root)
     return root
 

@@ -19,6 +19,7 @@ from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Record, RecordError
+from ecgbatch.records.remote import url_of
 from ecgbatch.settings import Settings
 from ecgbatch.worker.app import connected_app
 from ecgbatch.worker.queue import fill_queues
@@ -32,7 +33,7 @@ def open_job(
     connection: Connection, root: Path, model: Model, priority: Priority, rescore: Rescore
 ) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
-    archive_id = jobs.register_archive(connection, write_down(root.name), write_down(str(root)))
+    archive_id = jobs.register_archive(connection, write_down(root.name), write_down(url_of(root) or str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
     return jobs.open_job(connection, archive_id, model_id, priority, rescore)
 
@@ -123,8 +124,8 @@ def enqueue_archive(
     with database.read() as connection:
         [progress] = reports.progress(connection, job_id)
     remark(
-        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records of {archive.root} "
-        f"by {model.name} {model.version}, {progress.remaining:,} to score"
+        f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records "
+        f"of {url_of(archive.root) or archive.root} by {model.name} {model.version}, {progress.remaining:,} to score"
     )
     _say_what_is_missing(archive, enqueued)
     return job_id

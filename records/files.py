@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ecgbatch.records.places import Opened, place_at
+from ecgbatch.records.places import place_at
 from ecgbatch.records.recording import Reason, RecordError
 
 LARGEST_RECORD = 4 << 30
@@ -92,13 +92,13 @@ class Files:
 
     def open(self, path: str) -> BinaryIO:
         """A file of many records, open for reading; `digest` takes what is read of it. Raises RecordError as `load`."""
-        return self._open(path, path.rpartition("/")[2], Reason.MISSING_SIGNAL_FILE, Reason.UNREADABLE_SIGNAL).file
+        return self._open(path, path.rpartition("/")[2], Reason.MISSING_SIGNAL_FILE, Reason.UNREADABLE_SIGNAL)[0]
 
     def digest(self, data: bytes | memoryview) -> None:
         """Adds to the digest what was read of an open file."""
         self._digest.update(data)
 
-    def _open(self, path: str, name: str, missing: Reason, unreadable: Reason) -> Opened:
+    def _open(self, path: str, name: str, missing: Reason, unreadable: Reason) -> tuple[BinaryIO, int]:
         try:
             return self._place.open(path)
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,4 +1,4 @@
-"""Where an archive's files are: in a folder, or in a `.zip` as it was downloaded, which is read as it stands."""
+"""Where an archive's files are: in a folder, in a `.zip` as it was downloaded, or behind a URL."""
 
 import io
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, Protocol
 
 from ecgbatch.records.recording import Reason, RecordError
+from ecgbatch.records.remote import Remote, url_of
 from ecgbatch.settings import EcgbatchError
 
 
@@ -30,21 +31,17 @@ class Entry(Protocol):
         """Whether it is a link."""
 
 
-class Opened(NamedTuple):
-    """A file that is open for reading, and its size in bytes."""
-
-    file: BinaryIO
-    size: int
-
-
 class Place(Protocol):
     """The files of an archive, by their paths relative to it."""
 
     def check(self) -> None:
         """Raises EcgbatchError, with what to do, where there is no archive."""
 
-    def open(self, path: str) -> Opened:
-        """A regular file. Raises OSError, or RecordError (`not_a_file`, `unsafe_path`) for what must not be opened."""
+    def open(self, path: str) -> tuple[BinaryIO, int]:
+        """A regular file, open for reading, and its size in bytes.
+
+        Raises OSError, or RecordError (`not_a_file`, `unsafe_path`) for what must not be opened.
+        """
 
     def exists(self, path: str) -> bool:
         """Whether there is anything at this path, be it a link to nothing."""
@@ -64,7 +61,15 @@ class Place(Protocol):
 
 def place_at(root: Path, follow_links: bool = False) -> Place:
     """The place of an archive; links may lead out of it only with `follow_links`."""
+    if url := url_of(root):
+        return _remote(url)
     return ZippedFolder(root) if is_zip(root) else Folder(root, follow_links)
+
+
+@lru_cache(maxsize=4)
+def _remote(url: str) -> Remote:
+    """One of each, so that it keeps what it has just fetched."""
+    return Remote(url)
 
 
 def is_zip(root: Path) -> bool:
@@ -90,7 +95,7 @@ class Folder:
         except OSError as error:
             raise EcgbatchError(f"{what} ({error.strerror}): give the folder of recordings, or a .zip") from error
 
-    def open(self, path: str) -> Opened:
+    def open(self, path: str) -> tuple[BinaryIO, int]:
         """See Place."""
         full = f"{self._root}/{path}"
         # Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
@@ -105,7 +110,7 @@ class Folder:
         except RecordError:
             file.close()
             raise
-        return Opened(file, status.st_size)
+        return file, status.st_size
 
     def exists(self, path: str) -> bool:
         """See Place."""
@@ -230,7 +235,7 @@ class ZippedFolder:
                 f"{self._root} cannot be read as a .zip ({error}): unpack it, or get it again"
             ) from None
 
-    def open(self, path: str) -> Opened:
+    def open(self, path: str) -> tuple[BinaryIO, int]:
         """See Place. What a damaged member raises is made an OSError."""
         content = self._content
         info = content.files.get(path)
@@ -239,7 +244,7 @@ class ZippedFolder:
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise RecordError(Reason.NOT_A_FILE, f"{_name(path)} is not a regular file")
         with _damage_is_an_os_error():
-            return Opened(io.BufferedReader(_MemberFile(content.file.open(info), info.file_size)), info.file_size)
+            return io.BufferedReader(_MemberFile(content.file.open(info), info.file_size)), info.file_size
 
     def exists(self, path: str) -> bool:
         """See Place."""

@@ -23,6 +23,7 @@ from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Reason, Record, RecordError, Recording
+from ecgbatch.records.remote import AT_ONCE, url_of
 from ecgbatch.settings import Settings
 from ecgbatch.worker.watchdog import Watchdog
 
@@ -149,7 +150,7 @@ class Pipeline:
 
     def run_one(self, root: Path, record: Record) -> list[Outcome]:
         """The outcome of one record, which is not stored."""
-        [*batches] = self._read_group(root, [record])
+        [*batches] = self._read_group(partial(self.read, self.settings, root), [record])
         return [outcome for batch in batches for outcome in score_batch(self.scorer, batch)]
 
     def _store(self, outcomes: Sequence[Outcome]) -> None:
@@ -158,18 +159,38 @@ class Pipeline:
 
     def _batches(self, root: Path, records: Sequence[Record]) -> Iterator[Batch]:
         """Batches in the order of the records; while one group of them is scored, the next is read."""
+        with reading_ahead(partial(self.read, self.settings, root), root, records) as read:
+            yield from self._batches_of(read, records)
+
+    def _batches_of(self, read: Callable[[str], Recording], records: Sequence[Record]) -> Iterator[Batch]:
         size = max(READ_TOGETHER, self.scorer.batch_size)
         groups = deque(records[start : start + size] for start in range(0, len(records), size))
-        coming = deque([self.reader.submit(self._read_group, root, groups.popleft())]) if groups else deque()
+        coming = deque([self.reader.submit(self._read_group, read, groups.popleft())]) if groups else deque()
         while coming:
             batches = coming.popleft().result()
             if groups:
-                coming.append(self.reader.submit(self._read_group, root, groups.popleft()))
+                coming.append(self.reader.submit(self._read_group, read, groups.popleft()))
             yield from batches
 
-    def _read_group(self, root: Path, records: Sequence[Record]) -> list[Batch]:
+    def _read_group(self, read: Callable[[str], Recording], records: Sequence[Record]) -> list[Batch]:
         with self.times.taking("reading"):
-            return read_batches(partial(self.read, self.settings, root), self.scorer, records)
+            return read_batches(read, self.scorer, records)
+
+
+@contextmanager
+def reading_ahead(
+    read: Callable[[str], Recording], root: Path, records: Sequence[Record]
+) -> Iterator[Callable[[str], Recording]]:
+    """What reads a record: on this machine when it is asked; over a network many have been asked for before."""
+    if url_of(root) is None:
+        yield read
+        return
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch")
+    try:
+        coming = {record.path: pool.submit(read, record.path) for record in records}
+        yield lambda path: coming.pop(path).result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read_batches(read: Callable[[str], Recording], scorer: Scorer, records: Sequence[Record]) -> list[Batch]:

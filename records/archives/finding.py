@@ -16,12 +16,14 @@ from ecgbatch.records.archives.walk import in_file, walk
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.places import is_zip, place_at
 from ecgbatch.records.recording import Record, RecordError
+from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError
 
 Rate = Literal["lr", "hr"]
 
 _MUST_BE_AMONG = 10_000
 """One of so many records must be there, else the list is another archive's."""
+_MUST_BE_AMONG_REMOTE = 100
 
 
 class Source(NamedTuple):
@@ -117,6 +119,8 @@ class Archive:
 
 def _is_one_file(root: Path) -> bool:
     """Whether there is a recording's file at `root`, or the header of a WFDB record of this name."""
+    if url_of(root) is not None:
+        return False
     return not os.path.isdir(root) and not is_zip(root) and (os.path.isfile(root) or os.path.isfile(f"{root}.hea"))
 
 
@@ -129,7 +133,7 @@ def check_archive(root: Path) -> None:
 def _some_there(search: Search, records: Iterator[Record], source: Source) -> Iterator[Record]:
     """The records, if there are any and one of the first is there."""
     first: list[Record] = []
-    for record in islice(records, _MUST_BE_AMONG):
+    for record in islice(records, _MUST_BE_AMONG if url_of(search.root) is None else _MUST_BE_AMONG_REMOTE):
         first.append(record)
         if _is_there(search, record):
             return chain(first, records)

@@ -1,6 +1,10 @@
 """The records that `RECORDS` names, and the `RECORDS` in the folders that it names, as PhysioNet nests them."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 
 from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.archives.lines import lines
@@ -8,11 +12,28 @@ from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_LIST, Search
 from ecgbatch.records.archives.walk import walk
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.recording import Record
+from ecgbatch.records.remote import AT_ONCE, url_of
 from ecgbatch.settings import EcgbatchError
 
 
 def listed_records(search: Search) -> Iterator[Record]:
     """The records of `RECORDS`, each folder once. Raises EcgbatchError if the first of them cannot be read."""
+    if url_of(search.root) is None:
+        return (found() for found in _listed(search))
+    return _ahead(_listed(search))
+
+
+def _ahead(records: Iterator[Callable[[], Record]]) -> Iterator[Record]:
+    """The records in order, of which many are asked for at the same time."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        coming = deque(pool.submit(record) for record in islice(records, AT_ONCE))
+        while coming:
+            yield coming.popleft().result()
+            coming.extend(pool.submit(record) for record in islice(records, 1))
+
+
+def _listed(search: Search) -> Iterator[Callable[[], Record]]:
+    """What gives each record, when it is called, by looking at its header."""
     stack = [_Listing(search, "")]
     seen = {search.place.identity("")}
     while stack:
@@ -31,7 +52,7 @@ def listed_records(search: Search) -> Iterator[Record]:
         if not name.endswith("/") or not is_below(path) or not search.place.is_folder(path):
             on_disk, member = as_on_disk(search, path.rstrip("/"))
             if on_disk:
-                yield _record(search, on_disk, member)
+                yield partial(_record, search, on_disk, member)
         elif not search.place.may_enter(path):
             search.passed_over.add(LINK_OUT, path)
         elif (folder := search.place.identity(path)) not in seen:
@@ -39,7 +60,11 @@ def listed_records(search: Search) -> Iterator[Record]:
             if search.place.exists(f"{path}RECORDS"):
                 stack.append(_Listing(search, path))
             else:
-                yield from walk(search, path)
+                yield from (partial(_itself, record) for record in walk(search, path))
+
+
+def _itself(record: Record) -> Record:
+    return record
 
 
 class _Listing:

@@ -9,6 +9,7 @@ from ecgbatch.records.files import Files
 from ecgbatch.records.formats.wfdb_header import split
 from ecgbatch.records.places import Place, place_at
 from ecgbatch.records.recording import RecordError
+from ecgbatch.records.remote import url_of
 
 HEAD_BYTES = 4096
 UNREADABLE_FOLDER = "folders that cannot be read"
@@ -61,7 +62,7 @@ class Search:
 
     def text(self, path: str) -> TextFile:
         """A list that is in the archive."""
-        return TextFile(f"{self.root}/{path}", lambda: self.place.open(path).file)
+        return TextFile(f"{url_of(self.root) or self.root}/{path}", lambda: self.place.open(path)[0])
 
     def header(self, path: str, in_place: bool = False) -> tuple[list[str], list[str]]:
         """The first lines and comments of a record's header, none where there is none; reading it will tell why.
