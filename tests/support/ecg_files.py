@@ -23,15 +23,16 @@ AGE, SEX = 49, 1
 
 
 class Ecg(NamedTuple):
-    """(T, 12) millivolts, and samples a second."""
+    """(T, 12) millivolts, samples a second, and the microvolts of a step where it is not a device's own."""
 
     millivolts: NDArray[np.float64]
     rate: int
+    step: float | None = None
 
-    def digital(self, microvolts: float, leads: tuple[str, ...] = LEADS) -> NDArray[np.int16]:
+    def digital(self, step: float, leads: tuple[str, ...] = LEADS) -> NDArray[np.int16]:
         """(T, n) in steps of so many microvolts."""
         columns = [LEADS.index(lead) for lead in leads]
-        return np.rint(self.millivolts[:, columns] * 1000 / microvolts).astype("<i2")
+        return np.rint(self.millivolts[:, columns] * 1000 / step).astype("<i2")
 
 
 def make(rate: int = 500, seed: int = 0) -> Ecg:
@@ -55,12 +56,14 @@ def wfdb(folder: Path, name: str, ecg: Ecg) -> None:
 
 def muse(ecg: Ecg) -> bytes:
     """Eight leads, the median beat before the rhythm."""
+    step = ecg.step or 4.88
 
     def waveform(kind: str, digital: NDArray[np.int16]) -> str:
         leads = "".join(
             f"<LeadData><LeadByteCountTotal>{2 * len(digital)}</LeadByteCountTotal>"
             f"<LeadSampleCountTotal>{len(digital)}</LeadSampleCountTotal>"
-            "<LeadAmplitudeUnitsPerBit>4.88</LeadAmplitudeUnitsPerBit><LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits>"
+            f"<LeadAmplitudeUnitsPerBit>{step}</LeadAmplitudeUnitsPerBit>"
+            "<LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits>"
             f"<LeadID>{lead}</LeadID><LeadSampleSize>2</LeadSampleSize>"
             f"<LeadDataCRC32>{zlib.crc32(values.tobytes())}</LeadDataCRC32>"
             f"<WaveFormData>\n{base64.encodebytes(values.tobytes()).decode()}</WaveFormData></LeadData>"
@@ -71,7 +74,7 @@ def muse(ecg: Ecg) -> bytes:
             f"<SampleBase>{ecg.rate}</SampleBase><SampleExponent>0</SampleExponent>{leads}</Waveform>"
         )
 
-    digital = ecg.digital(4.88, INDEPENDENT)
+    digital = ecg.digital(step, INDEPENDENT)
     return (
         '<?xml version="1.0" encoding="ISO-8859-1"?><!DOCTYPE RestingECG SYSTEM "restecg.dtd"><RestingECG>'
         f"<PatientDemographics><PatientLastName>DOE</PatientLastName><PatientAge>{AGE}</PatientAge>"
@@ -83,13 +86,14 @@ def muse(ecg: Ecg) -> bytes:
 
 def aecg(ecg: Ecg) -> bytes:
     """III and the augmented leads last, and a derived beat below the rhythm."""
+    unit = ecg.step or 2.5
 
     def sequences(digital: NDArray[np.int16]) -> str:
         step = f'<head value="20021122091000"/><increment value="{1 / ecg.rate}" unit="s"/>'
         leads = "".join(
             f'<component><sequence><code code="MDC_ECG_LEAD_{lead.upper()}"/><value xsi:type="SLIST_PQ">'
-            f'<origin value="0" unit="uV"/><scale value="2.5" unit="uV"/><digits>{" ".join(map(str, values))}</digits>'
-            "</value></sequence></component>"
+            f'<origin value="0" unit="uV"/><scale value="{unit}" unit="uV"/>'
+            f"<digits>{' '.join(map(str, values))}</digits></value></sequence></component>"
             for lead, values in zip(UNUSUAL_ORDER, digital.T.tolist(), strict=True)
         )
         return (
@@ -97,7 +101,7 @@ def aecg(ecg: Ecg) -> bytes:
             f'<value xsi:type="GLIST_TS">{step}</value></sequence></component>{leads}</sequenceSet></component>'
         )
 
-    digital = ecg.digital(2.5, UNUSUAL_ORDER)
+    digital = ecg.digital(unit, UNUSUAL_ORDER)
     derived = f'<derivedSeries><code code="REPRESENTATIVE_BEAT"/>{sequences(-3 * digital[:600])}</derivedSeries>'
     return (
         "<!-- a comment comes first -->"
@@ -114,6 +118,7 @@ def aecg(ecg: Ecg) -> bytes:
 
 def cardiosoft(ecg: Ecg) -> bytes:
     """The median beat before the strip."""
+    step = ecg.step or 5
 
     def samples(tag: str, digital: NDArray[np.int16]) -> str:
         leads = "".join(
@@ -123,13 +128,13 @@ def cardiosoft(ecg: Ecg) -> bytes:
         return (
             f'<{tag}><NumberOfLeads>12</NumberOfLeads><SampleRate units="Hz">{ecg.rate}</SampleRate>'
             f"<ChannelSampleCountTotal>{len(digital)}</ChannelSampleCountTotal>"
-            f'<Resolution units="uVperLsb">5</Resolution>{leads}</{tag}>'
+            f'<Resolution units="uVperLsb">{step}</Resolution>{leads}</{tag}>'
         )
 
     def day(tag: str, of: date) -> str:
         return f"<{tag}><Day>{of.day}</Day><Month>{of.month}</Month><Year>{of.year}</Year></{tag}>"
 
-    digital = ecg.digital(5)
+    digital = ecg.digital(step)
     return (
         f'<?xml version="1.0" encoding="ISO8859-1" ?><CardiologyXML>{day("ObservationDateTime", RECORDED)}'
         "<ClinicalInfo><DeviceInfo><Desc>CardioSoft</Desc><SoftwareVer>V6.71</SoftwareVer></DeviceInfo></ClinicalInfo>"
@@ -141,7 +146,8 @@ def cardiosoft(ecg: Ecg) -> bytes:
 
 def philips(ecg: Ecg) -> bytes:
     """UTF-16, compressed, an eleventh second with a calibration pulse, and a default age."""
-    digital = ecg.digital(5).astype(np.int64)
+    step = ecg.step or 5
+    digital = ecg.digital(step).astype(np.int64)
     pulse = np.zeros((ecg.rate, 12), np.int64)
     pulse[ecg.rate // 2 :] = 200
     digital = np.concatenate((digital, pulse))
@@ -160,7 +166,7 @@ def philips(ecg: Ecg) -> bytes:
         '<patient><generalpatientdata><name><lastname>DOE</lastname></name><age defaultage="20">'
         f"<dateofbirth>{BORN}</dateofbirth></age><sex>Female</sex></generalpatientdata></patient>"
         f'<waveforms><parsedwaveforms dataencoding="Base64" compression="XLI" numberofleads="12" '
-        f'leadlabels="{" ".join(LEADS)}" durationperchannel="11000" samplespersecond="{ecg.rate}" resolution="5">'
+        f'leadlabels="{" ".join(LEADS)}" durationperchannel="11000" samplespersecond="{ecg.rate}" resolution="{step}">'
         f"{waveforms}</parsedwaveforms></waveforms></restingecgdata>"
     ).encode("utf-16")
 
@@ -198,6 +204,7 @@ def dicom(ecg: Ecg, *, hemodynamic: bool = False, meaning_only: bool = False) ->
     from pydicom.uid import UID, ExplicitVRLittleEndian
 
     numbers = (1, 2, 61, 62, 63, 64, *range(3, 9))
+    step = ecg.step or 2.5
 
     def item(**values: Any) -> Dataset:
         made = Dataset()
@@ -217,7 +224,9 @@ def dicom(ecg: Ecg, *, hemodynamic: bool = False, meaning_only: bool = False) ->
         )
 
     def group(digital: NDArray[np.int16], originality: str) -> Dataset:
-        channels = [channel(n, f"Lead {lead} (Einthoven)", "2.5", "uV") for n, lead in zip(numbers, LEADS, strict=True)]
+        channels = [
+            channel(n, f"Lead {lead} (Einthoven)", str(step), "uV") for n, lead in zip(numbers, LEADS, strict=True)
+        ]
         if hemodynamic:
             digital = np.concatenate((digital, digital[:, :1]), axis=1)
             channels.append(channel(900, "Aortic pressure", "1", "mm[Hg]"))
@@ -232,7 +241,7 @@ def dicom(ecg: Ecg, *, hemodynamic: bool = False, meaning_only: bool = False) ->
             WaveformData=digital.tobytes(),
         )
 
-    digital = ecg.digital(2.5)
+    digital = ecg.digital(step)
     storage = UID(f"1.2.840.10008.5.1.4.1.1.9.{'2.1' if hemodynamic else '1.1'}")
     file = item(
         SOPClassUID=storage,
@@ -288,12 +297,13 @@ def bdf(ecg: Ecg) -> bytes:
 def ishne(ecg: Ecg) -> bytes:
     """With a comment between header and samples, and a number of samples that is not to be trusted."""
     header, comment = bytearray(522), b"comment"
-    digital = ecg.digital(2.5, UNUSUAL_ORDER)
+    step = ecg.step or 2.5
+    digital = ecg.digital(step, UNUSUAL_ORDER)
     codes = [5 + LEADS.index(lead) for lead in UNUSUAL_ORDER]
     struct.pack_into("<iiii", header, 10, len(comment), 99_999_999, 522, 522 + len(comment))
     header[28:31] = b"Doe"
     struct.pack_into("<hh3h3h", header, 128, 2, 0, BORN.day, BORN.month, BORN.year, 22, 11, 2002)
-    struct.pack_into("<h12h12h12h", header, 156, 12, *codes, *[0] * 12, *[2500] * 12)
+    struct.pack_into("<h12h12h12h", header, 156, 12, *codes, *[0] * 12, *[int(1000 * step)] * 12)
     header[232:238] = b"Holter"
     struct.pack_into("<h", header, 272, ecg.rate)
     head = bytes(header[10:]) + comment
@@ -302,7 +312,8 @@ def ishne(ecg: Ecg) -> bytes:
 
 def scp(ecg: Ecg, *, huffman: bool = True, from_zero: bool = False, subtracted: bool = False) -> bytes:
     """Second differences; pointers from 1, or `from_zero`; perhaps with a reference beat `subtracted`."""
-    digital = ecg.digital(2.5, UNUSUAL_ORDER).astype(np.int64)
+    step = ecg.step or 2.5
+    digital = ecg.digital(step, UNUSUAL_ORDER).astype(np.int64)
     count = len(digital)
     numbers = (1, 2, *range(3, 9), 61, 62, 63, 64)
     tags = {4: struct.pack("<HB", AGE, 1), 8: b"\x02", 0: b"Doe\0", 14: bytes(8) + b"ELI2\0\0" + bytes(40)}
@@ -316,10 +327,10 @@ def scp(ecg: Ecg, *, huffman: bool = True, from_zero: bool = False, subtracted: 
             digital[first - 1 : last] -= beat
         milliseconds = len(beat) * 1000 // ecg.rate
         sections[4] = struct.pack("<3H", milliseconds, 150, 2) + b"".join(struct.pack("<H3I", 0, *p) for p in places)
-        sections[5] = _scp_waveform(beat, ecg.rate, huffman)
+        sections[5] = _scp_waveform(beat, ecg.rate, step, huffman)
     if huffman:
         sections[2] = struct.pack("<H", 19999)
-    sections[6] = _scp_waveform(digital, ecg.rate, huffman)
+    sections[6] = _scp_waveform(digital, ecg.rate, step, huffman)
     pointers, body = b"", b""
     start = 6 + 16 + 12 * 10
     for number in range(1, 12):
@@ -338,12 +349,12 @@ def _scp_section(number: int, content: bytes) -> bytes:
     return struct.pack("<H", binascii.crc_hqx(rest, 0xFFFF)) + rest
 
 
-def _scp_waveform(digital: NDArray[np.int64], rate: int, huffman: bool) -> bytes:
+def _scp_waveform(digital: NDArray[np.int64], rate: int, step: float, huffman: bool) -> bytes:
     values = digital.copy()
     values[2:] = digital[2:] - 2 * digital[1:-1] + digital[:-2]
     leads = [_scp_bits(lead.tolist()) if huffman else lead.astype("<i2").tobytes() for lead in values.T]
     sizes = struct.pack("<12H", *(len(lead) & 0xFFFF for lead in leads))
-    return struct.pack("<HHBB", 2500, 1_000_000 // rate, 2, 0) + sizes + b"".join(leads)
+    return struct.pack("<HHBB", int(1000 * step), 1_000_000 // rate, 2, 0) + sizes + b"".join(leads)
 
 
 def _scp_bits(values: list[int]) -> bytes:
