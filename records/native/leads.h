@@ -23,30 +23,38 @@ struct Scale {
     }
 };
 
-struct Extremes {
+struct Extent {
     int16_t lowest[LEADS], highest[LEADS];
+    uint16_t sum[LEADS];  // modulo 2^16, as checksums are
 };
 
-EVERYWHERE void find_extremes_loop(const int16_t* digital, int64_t pairs, int16_t* lowest, int16_t* highest) {
+EVERYWHERE void measure_pairs_loop(const int16_t* digital, int64_t pairs, int16_t* lowest, int16_t* highest, uint16_t* sum) {
     for (int64_t pair = 0; pair < pairs; pair++, digital += PAIR)
         for (int i = 0; i < PAIR; i++) {
             lowest[i] = std::min(lowest[i], digital[i]);
             highest[i] = std::max(highest[i], digital[i]);
+            sum[i] = uint16_t(sum[i] + uint16_t(digital[i]));
         }
 }
-BY_INSTRUCTIONS(find_extremes, (const int16_t* digital, int64_t pairs, int16_t* lowest, int16_t* highest),
-                (digital, pairs, lowest, highest))
+BY_INSTRUCTIONS(measure_pairs,
+                (const int16_t* digital, int64_t pairs, int16_t* lowest, int16_t* highest, uint16_t* sum),
+                (digital, pairs, lowest, highest, sum))
 
 // There must be two frames at least.
-inline Extremes extremes(const std::vector<int16_t>& digital) {
+inline Extent measure(const std::vector<int16_t>& digital) {
     int16_t lowest[PAIR], highest[PAIR];
+    uint16_t sum[PAIR] = {};
     std::copy_n(digital.end() - PAIR, PAIR, lowest);  // with the last two, an odd number of frames is no matter
     std::copy_n(digital.end() - PAIR, PAIR, highest);
-    find_extremes(digital.data(), int64_t(digital.size()) / PAIR, lowest, highest);
-    Extremes found;
+    const size_t pairs = digital.size() / PAIR;
+    measure_pairs(digital.data(), int64_t(pairs), lowest, highest, sum);
+    for (size_t rest = pairs * PAIR; rest < digital.size(); rest++)
+        sum[rest % PAIR] = uint16_t(sum[rest % PAIR] + uint16_t(digital[rest]));
+    Extent found;
     for (int lead = 0; lead < LEADS; lead++) {
         found.lowest[lead] = std::min(lowest[lead], lowest[lead + LEADS]);
         found.highest[lead] = std::max(highest[lead], highest[lead + LEADS]);
+        found.sum[lead] = uint16_t(sum[lead] + sum[lead + LEADS]);
     }
     return found;
 }

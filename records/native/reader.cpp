@@ -124,28 +124,49 @@ int16_t sample(const char* at) {
     return int16_t(uint16_t(uint8_t(at[0]) | uint8_t(at[1]) << 8));
 }
 
+// Where the samples of a lead begin, and how many bytes there are from one to the next.
+struct Place {
+    const char* at;
+    size_t step;
+
+    Place(const Record& record, int lead) {
+        const Signal& signal = *record.header.leads[lead];
+        const File& file = record.header.files[signal.file];
+        at = record.data[signal.file].data() + file.offset + 2 * signal.place;
+        step = 2 * file.signals;
+    }
+};
+
+// Whether the samples lie in memory as they are wanted.
+bool is_in_order(const Record& record) {
+    const uint16_t one = 1;
+    const bool is_little_endian = *reinterpret_cast<const uint8_t*>(&one) == 1;
+    const auto& header = record.header;
+    bool in_order = is_little_endian && header.files.size() == 1 && header.signals.size() == LEADS;
+    for (size_t lead = 0; lead < LEADS; lead++) in_order &= header.leads[lead]->place == lead;
+    return in_order;
+}
+
 // The digital samples of the twelve leads, (frames, LEADS).
 void gather(const Record& record, std::vector<int16_t>& digital) {
     digital.resize(size_t(record.frames * LEADS));
+    if (is_in_order(record)) {
+        std::memcpy(digital.data(), Place(record, 0).at, 2 * digital.size());
+        return;
+    }
     for (int lead = 0; lead < LEADS; lead++) {
-        const Signal& signal = *record.header.leads[lead];
-        const File& file = record.header.files[signal.file];
-        const char* at = record.data[signal.file].data() + file.offset + 2 * signal.place;
-        for (int64_t t = 0; t < record.frames; t++, at += 2 * file.signals) digital[size_t(t * LEADS + lead)] = sample(at);
+        const Place place(record, lead);
+        for (int64_t t = 0; t < record.frames; t++)
+            digital[size_t(t * LEADS + lead)] = sample(place.at + size_t(t) * place.step);
     }
 }
 
-bool checksums_agree(const Record& record) {
-    for (size_t i = 0; i < record.header.files.size(); i++) {
-        const size_t count = record.header.files[i].signals;
-        const char* at = record.data[i].data() + record.header.files[i].offset;
-        uint16_t sums[header::MOST_SIGNALS] = {};
-        for (int64_t t = 0; t < record.length; t++, at += 2 * count)
-            for (size_t place = 0; place < count; place++) sums[place] = uint16_t(sums[place] + uint16_t(sample(at + 2 * place)));
-        for (const Signal* lead : record.header.leads)
-            if (lead->file == i && sums[lead->place] != lead->checksum) return false;
-    }
-    return true;
+// Whether a lead's samples, of which the first ones add up to `sum`, agree with the header's checksum.
+bool checksum_agrees(const Record& record, int lead, uint16_t sum) {
+    const Place place(record, lead);
+    for (int64_t t = record.frames; t < record.length; t++)
+        sum = uint16_t(sum + uint16_t(sample(place.at + size_t(t) * place.step)));
+    return sum == record.header.leads[lead]->checksum;
 }
 
 // Whether a lead stays at this value for so many samples, far enough from zero, as quality.py says.
@@ -176,9 +197,9 @@ leads::Scale scale_of(const Record& record) {
 bool decode(const Fraction& rate, Record& record, std::vector<int16_t>& digital, double* millivolts) {
     gather(record, digital);
     const leads::Scale scale = scale_of(record);
-    const leads::Extremes found = leads::extremes(digital);
+    const leads::Extent found = leads::measure(digital);
     leads::to_millivolts(digital, scale, millivolts);
-    record.checksums_agree = checksums_agree(record);
+    record.checksums_agree = true;
     record.flat_lead = record.clipped = false;
     const double held_frames = HELD_SECONDS * double(rate.numerator) / double(rate.denominator);
     const int64_t held = std::max(HELD_SAMPLES, int64_t(std::ceil(held_frames)));
@@ -187,6 +208,7 @@ bool decode(const Fraction& rate, Record& record, std::vector<int16_t>& digital,
         const int16_t lowest = found.lowest[lead], highest = found.highest[lead];
         if (lowest == INVALID) return false;
         const double low = scale.millivolts(lowest, lead), high = scale.millivolts(highest, lead);
+        record.checksums_agree = record.checksums_agree && checksum_agrees(record, lead, found.sum[lead]);
         record.flat_lead |= lowest == highest;
         all_flat &= lowest == highest;
         if (high - low >= CLIPPED_MILLIVOLTS)
