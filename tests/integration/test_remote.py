@@ -7,6 +7,7 @@ import pytest
 from commands import Command
 from found import find_records, people
 from http_archive import served
+from s3_archive import s3
 
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Reason, RecordError
@@ -74,3 +75,18 @@ def test_an_archive_behind_a_url_is_scored(command: Command, folder: Path) -> No
     assert len(rows) == 8
     assert {row["root"] for row in rows} == {url}
     assert command.rows("SELECT count(*) AS n FROM predictions") == [{"n": 8}]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_bucket_holds_what_its_folder_holds(command: Command, folder: Path, listed: bool) -> None:
+    (folder / "50% #1?+é.hea").write_text((folder / "synthetic_0001.hea").read_text())
+    with (folder / "RECORDS").open("a") as records:
+        records.write("50% #1?+é\n")
+    if not listed:
+        (folder / "RECORDS").unlink()
+    with s3(folder.parent) as environment:
+        command.environment |= environment
+        command("run", "s3://bucket/data base")
+    rows = command.rows("SELECT path, age, sex FROM results")
+    assert sorted((row["path"], row["age"], row["sex"]) for row in rows) == sorted(people(folder))
+    assert command.rows("SELECT root FROM archives") == [{"root": "s3://bucket/data base"}]

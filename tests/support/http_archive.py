@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,14 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def served(folder: Path, seconds: float = 0.0) -> Iterator[str]:
     """The URL of the folder; each file takes `seconds` to come."""
-    with _Server(("127.0.0.1", 0), partial(_Slow, directory=str(folder), seconds=seconds)) as server:
+    with serving(partial(_Slow, directory=str(folder), seconds=seconds)) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server that answers by this handler."""
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
