@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from ecgbatch.records.formats.patient import SEXES
+
 _NUMBER = r"([-+]?\d{1,9}(?:\.\d{0,9})?)"
 _YEARS = r"(?:y|yo|y/o|yrs?|years?)"
 _AGE = re.compile(rf"{_NUMBER}[ \t]{{0,9}}{_YEARS}?", re.ASCII | re.IGNORECASE)
@@ -18,8 +20,6 @@ _BOTH = re.compile(
 )
 _LONGEST_COMMENT = 1000
 
-SEXES = {"m": 0, "male": 0, "man": 0, "f": 1, "female": 1, "woman": 1}
-"""Words for 0, male, and 1, female."""
 NUMBERS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 """Sex as PTB-XL codes it."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import xml
 from ecgbatch.records.formats.format import Format, whole_small_file
-from ecgbatch.records.formats.patient import day, sex_code, years, years_between
+from ecgbatch.records.formats.patient import day, sex_of_word, years, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
 from ecgbatch.records.recording import Reason, RecordError
 
@@ -39,7 +39,7 @@ def _decode(data: bytes) -> Decoded:
         tuple(_code(sequence) for sequence in together.leads),
         FORMAT.name,
         age=_age(root, series, person),
-        sex=sex_code(_attribute(person, "administrativeGenderCode", "code")),
+        sex=sex_of_word(_attribute(person, "administrativeGenderCode", "code")),
         device=_device(series),
     )
 

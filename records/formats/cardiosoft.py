@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import xml
 from ecgbatch.records.formats.format import Format, whole_small_file
-from ecgbatch.records.formats.patient import day_of, sex_code, years, years_between
+from ecgbatch.records.formats.patient import day_of, sex_of_word, years, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
 from ecgbatch.records.recording import Reason, RecordError
 
@@ -31,7 +31,7 @@ def _decode(data: bytes) -> Decoded:
         tuple(lead.get("lead", "") for lead in leads),
         FORMAT.name,
         age=_age(root),
-        sex=sex_code(xml.text(root, "PatientInfo/Gender")),
+        sex=sex_of_word(xml.text(root, "PatientInfo/Gender")),
         device=" ".join(filter(None, device)) or None,
     )
 

@@ -14,13 +14,14 @@ from ecgbatch.records.recording import Reason, RecordError
 
 _SEPARATORS = (",", ";", "\t")
 _FEWEST_LEADS = 8
+_LARGEST = 16 << 20
 _COUNTS = (8, 12)
 
 
 def _read(files: Files, path: str, member: str | None) -> Decoded:
     check_only(member)
     layout = layout_of(files, path) or Layout()
-    data = load_whole(files, path)
+    data = load_whole(files, path, _LARGEST)
     first = _cells(data)
     named = not _all_numbers(first)
     columns = [column for column, name in enumerate(first) if lead_of(name)] if named else None

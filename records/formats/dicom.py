@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import Format, whole_small_file
 from ecgbatch.records.formats.library import library, reading_with
-from ecgbatch.records.formats.patient import day, sex_code, years, years_between
+from ecgbatch.records.formats.patient import day, sex_of_word, years, years_between
 from ecgbatch.records.formats.scp import LEADS_BY_NUMBER
 from ecgbatch.records.formats.units import per_millivolt
 from ecgbatch.records.leads import lead_of
@@ -53,7 +53,7 @@ def _decode(data: bytes) -> Decoded:
             tuple(channel.lead for channel in channels),
             FORMAT.name,
             age=_age(file),
-            sex=sex_code(str(file.get("PatientSex") or "")),
+            sex=sex_of_word(str(file.get("PatientSex") or "")),
             device=" ".join(filter(None, (str(file.get(n) or "").strip() for n in _WANTED[-2:]))) or None,
         )
 

@@ -7,7 +7,7 @@ from datetime import date
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import Format, whole_file
 from ecgbatch.records.formats.library import library, reading_with
-from ecgbatch.records.formats.patient import day_of, sex_code, years_between
+from ecgbatch.records.formats.patient import day_of, sex_of_word, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
 from ecgbatch.records.leads import lead_of
 from ecgbatch.records.recording import Reason, RecordError
@@ -48,7 +48,7 @@ def _decode(data: bytes, size: int) -> Decoded:
         FORMAT.name,
         length=round(length * rate),
         age=years_between(_day(person, 2), _day(started, 1) or _legacy_day(_text(data[168:176]))),
-        sex=sex_code(person[1]) if person else None,
+        sex=sex_of_word(person[1]) if person else None,
         device=device if device != "X" else None,
     )
 

@@ -60,9 +60,9 @@ def load(files: Files, path: str) -> tuple[bytes, int]:
     return loaded.data, loaded.size
 
 
-def load_whole(files: Files, path: str) -> bytes:
-    """A file of at most `KEPT_BYTES`. Raises RecordError (`too_large`) for a longer one."""
-    return files.load(path, KEPT_BYTES, unreadable=Reason.UNREADABLE_SIGNAL).data
+def load_whole(files: Files, path: str, limit: int = KEPT_BYTES) -> bytes:
+    """A file of at most `limit` bytes. Raises RecordError (`too_large`) for a longer one."""
+    return files.load(path, limit, unreadable=Reason.UNREADABLE_SIGNAL).data
 
 
 def whole_small_file(decode: Callable[[bytes], Decoded]) -> Callable[[Files, str, str | None], Decoded]:

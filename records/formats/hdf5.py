@@ -38,7 +38,7 @@ _SPH = Layout(rate=500.0, per_millivolt=1.0, leads=LEADS, dataset="ecg")
 _LOOKED_AT = 4096
 """Values at once, to find the first that is not zero."""
 
-_LARGEST_CHUNK = 256 << 20
+_LARGEST_CHUNK = 64 << 20
 """Bytes. Of a chunked array a whole chunk is decompressed to read a part of it."""
 
 
@@ -135,6 +135,8 @@ class _File:
         chunk = math.prod(array.chunks or ()) * array.dtype.itemsize
         if record > KEPT_BYTES or chunk > _LARGEST_CHUNK:
             raise RecordError(Reason.TOO_LARGE, f"a record of {record} bytes, in chunks of {chunk}")
+        if len(array.shape) == 3 and array.shape[0] > array.id.get_storage_size():
+            raise RecordError(Reason.TRUNCATED, f"the file has no samples for the {array.shape[0]} records it claims")
         if _is_elsewhere(array):
             raise RecordError(Reason.UNSAFE_PATH, "the array's numbers are in other files")
 

@@ -10,7 +10,7 @@ from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import Format, check_only, load_whole
 from ecgbatch.records.formats.layout import NAME, Layout, layout_of
 from ecgbatch.records.formats.matlab_elements import HEADER_BYTES, Value, variables
-from ecgbatch.records.formats.patient import sex_code, years
+from ecgbatch.records.formats.patient import sex_of_word, years
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import Reason, RecordError
 
@@ -43,7 +43,7 @@ def _of_cpsc2018(ecg: Any) -> Decoded:
         decoded.leads,
         decoded.format,
         age=years(number),
-        sex=sex_code(sex) if isinstance(sex, str) else None,
+        sex=sex_of_word(sex) if isinstance(sex, str) else None,
     )
 
 

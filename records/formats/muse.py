@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import xml
 from ecgbatch.records.formats.format import Format, whole_small_file
-from ecgbatch.records.formats.patient import day_of, sex_code, years, years_between
+from ecgbatch.records.formats.patient import day_of, sex_of_word, years, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
 from ecgbatch.records.recording import Flag, Reason, RecordError
 
@@ -32,7 +32,7 @@ def _decode(data: bytes) -> Decoded:
         FORMAT.name,
         flags=frozenset() if agree else frozenset({Flag.CHECKSUM_MISMATCH}),
         age=_age(demographics, root.find("TestDemographics")),
-        sex=sex_code(xml.text(demographics, "Gender")),
+        sex=sex_of_word(xml.text(demographics, "Gender")),
         device=_device(root.find("TestDemographics")),
     )
 

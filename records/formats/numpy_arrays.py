@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import tokenize
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -70,10 +71,13 @@ def _index(member: str, count: int) -> int:
 def _members(files: Files, path: str) -> Iterator[str | None]:
     try:
         with files.open(path) as file:
-            shape = _header(file.read(HEAD_BYTES)).shape
+            array = _header(file.read(HEAD_BYTES))
+            there = (os.fstat(file.fileno()).st_size - array.start) // array.dtype.itemsize
     except (RecordError, OSError):
-        shape = ()
-    yield from map(str, range(shape[0])) if len(shape) == 3 else [None]
+        yield None
+        return
+    claimed, *record = array.shape
+    yield from map(str, range(min(claimed, there // math.prod(record)))) if len(record) == 2 else [None]
 
 
 FORMAT = Format("npy", lambda head: head.startswith(_MAGIC), _read, _members)

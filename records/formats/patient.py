@@ -11,12 +11,13 @@ _YEARS = {
     "d": 1 / _DAYS_PER_YEAR, "day": 1 / _DAYS_PER_YEAR,
     "h": 1 / _DAYS_PER_YEAR / 24, "hour": 1 / _DAYS_PER_YEAR / 24,
 }  # fmt: skip
-_SEXES = {"m": 0, "male": 0, "f": 1, "female": 1}
+SEXES = {"m": 0, "male": 0, "man": 0, "f": 1, "female": 1, "woman": 1}
+"""Words for 0, male, and 1, female."""
 
 
-def sex_code(text: str | None) -> int | None:
+def sex_of_word(text: str | None) -> int | None:
     """0 for `M` and `Male`, 1 for `F` and `Female`, in any case; None for all else, as `UN`, `O` or `Unknown`."""
-    return _SEXES.get(text.strip().lower()) if text else None
+    return SEXES.get(text.strip().lower()) if text else None
 
 
 def years(value: str | float | None, unit: str | None = None) -> float | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import xml
 from ecgbatch.records.formats.format import Format, whole_small_file
-from ecgbatch.records.formats.patient import day, sex_code, years, years_between
+from ecgbatch.records.formats.patient import day, sex_of_word, years, years_between
 from ecgbatch.records.formats.units import side_by_side
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import Reason, RecordError
@@ -48,7 +48,7 @@ def _decode(data: bytes) -> Decoded:
         tuple(leads),
         FORMAT.name,
         age=_age(root, patient),
-        sex=sex_code(xml.text(patient, "sex")),
+        sex=sex_of_word(xml.text(patient, "sex")),
         device=_device(root),
     )
 

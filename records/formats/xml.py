@@ -3,13 +3,18 @@
 import base64
 import binascii
 import codecs
-from xml.etree.ElementTree import Element, ParseError
+from contextlib import suppress
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.records.formats.library import library
 from ecgbatch.records.recording import Reason, RecordError
+
+_LARGEST, _MOST_ELEMENTS, _DEEPEST = 16 << 20, 50_000, 100
+_LONGEST_LIST = 8_000_000
+"""Characters of a lead's samples: a million and more."""
 
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
@@ -41,25 +46,49 @@ def _text(head: bytes) -> str:
     return text if text.lstrip()[:1] == "<" else ""
 
 
+class _Builder(TreeBuilder):
+    """Builds a tree without namespaces, and no larger than any recording's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = self._depth = 0
+
+    def start(self, tag: str, attributes: dict[str, str], /) -> Element:
+        self._count += 1
+        self._depth += 1
+        if self._count > _MOST_ELEMENTS or self._depth > _DEEPEST:
+            raise RecordError(Reason.TOO_LARGE, f"more than {_MOST_ELEMENTS} elements, or deeper than {_DEEPEST}")
+        return super().start(tag.rpartition("}")[2], attributes)
+
+    def end(self, tag: str, /) -> Element:
+        self._depth -= 1
+        return super().end(tag.rpartition("}")[2])
+
+
 def parse(data: bytes) -> Element:
     """The root of a document, namespaces taken off. Raises RecordError for what is not well-formed or not safe."""
-    reader = library("defusedxml.ElementTree", "defusedxml")
-    from defusedxml.common import DefusedXmlException
-
+    if len(data) > _LARGEST:
+        raise RecordError(Reason.TOO_LARGE, f"an XML file of {len(data)} bytes, more than {_LARGEST}")
     try:
-        try:
-            root: Element = reader.fromstring(data)
-        except ParseError:
-            if data.isascii() or data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise
-            root = reader.fromstring(data.decode("latin-1"))  # devices that call it UTF-8 all the same
-    except DefusedXmlException as error:
-        raise RecordError(Reason.UNREADABLE_SIGNAL, "the XML defines entities or refers to other files") from error
-    except (ParseError, ValueError, LookupError) as error:
+        return _tree(data)
+    except ParseError as error:
+        if not (data.isascii() or data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            with suppress(ParseError):
+                return _tree(data.decode("latin-1"))  # which devices write and call UTF-8
         raise RecordError(Reason.UNREADABLE_SIGNAL, "the XML is not well-formed, or cut off") from error
-    for element in root.iter():
-        if isinstance(element.tag, str):
-            element.tag = element.tag.rpartition("}")[2]
+
+
+def _tree(document: bytes | str) -> Element:
+    reader = library("defusedxml.ElementTree", "defusedxml")
+    common = library("defusedxml.common", "defusedxml")
+    parser = reader.DefusedXMLParser(target=_Builder())
+    try:
+        parser.feed(document)
+        root: Element = parser.close()
+    except common.DefusedXmlException as error:
+        raise RecordError(Reason.UNREADABLE_SIGNAL, "the XML defines entities or refers to other files") from error
+    except (ValueError, LookupError) as error:
+        raise RecordError(Reason.UNREADABLE_SIGNAL, "the XML is in no encoding that is known") from error
     return root
 
 
@@ -82,6 +111,8 @@ def number(content: str | None, what: str) -> float:
 
 def numbers(content: str) -> NDArray[np.float64]:
     """Numbers between spaces or commas. Raises RecordError if anything else is among them."""
+    if len(content) > _LONGEST_LIST:
+        raise RecordError(Reason.TOO_LARGE, f"a lead's samples take more than {_LONGEST_LIST} letters")
     try:
         return np.array(list(map(float, content.replace(",", " ").split())))
     except ValueError as error:

@@ -7,9 +7,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from ecg_files import ARCHIVE_TOML, WRITERS, Ecg, code15, make
 
+from ecgbatch.records.files import Files
+from ecgbatch.records.formats import hdf5, numpy_arrays
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Reason, RecordError
 
@@ -76,6 +80,10 @@ def deep_xml() -> bytes:
     return b"<RestingECG>" + b"<a>" * 200_000
 
 
+def wide_xml() -> bytes:
+    return b"<RestingECG>" + b"<a/>" * 2_000_000 + b"</RestingECG>"
+
+
 def entities() -> bytes:
     lines = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 9))
     return f'<!DOCTYPE RestingECG [<!ENTITY e0 "x">{lines}]><RestingECG>&e8;</RestingECG>'.encode()
@@ -115,12 +123,23 @@ def pickled() -> bytes:
 
 @pytest.mark.parametrize(
     "make_file",
-    [deep_xml, entities, lambda: cells_within_cells(100_000), decompression_bomb, long_dimensions, pickled],
-    ids=["deep XML", "entities", "cells", "bomb", "dimensions", "pickle"],
+    [deep_xml, wide_xml, entities, lambda: cells_within_cells(100_000), decompression_bomb, long_dimensions, pickled],
+    ids=["deep XML", "wide XML", "entities", "cells", "bomb", "dimensions", "pickle"],
 )
 def test_hostile_files(tmp_path: Path, make_file: Callable[[], bytes]) -> None:
     (tmp_path / "hostile").write_bytes(make_file())
     assert ends(tmp_path, "hostile") is not None
+
+
+def test_no_more_records_are_listed_than_a_file_can_hold(tmp_path: Path) -> None:
+    header = numpy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 10, 12), }")
+    (tmp_path / "x.npy").write_bytes(header + bytes(960 * 3 + 8))
+    assert list(numpy_arrays.FORMAT.members(Files(tmp_path), "x.npy")) == ["0", "1", "2"]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("tracings", (99_999_999, 4096, 12), np.float32, chunks=(1, 4096, 12))
+        file["exam_id"] = [1]
+    assert list(hdf5.FORMAT.members(Files(tmp_path), "x.h5")) == [None]
+    assert ends(tmp_path, "x.h5") is Reason.TRUNCATED
 
 
 def test_no_other_file_is_read_for_xml(tmp_path: Path) -> None:
@@ -140,9 +159,6 @@ def test_a_philips_lead_of_negative_size_ends(tmp_path: Path) -> None:
 
 
 def test_hdf5_that_refers_to_other_files(tmp_path: Path) -> None:
-    import h5py
-    import numpy as np
-
     with h5py.File(tmp_path / "target.h5", "w") as file:
         file["ecg"] = np.zeros((12, 5000), np.float16)
     with h5py.File(tmp_path / "link.h5", "w") as file:
