@@ -1,11 +1,12 @@
 """The commands of the database: query, db upgrade, db current."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ecgbatch.commands import as_json, command
-from ecgbatch.printing import print_rows, remark
+from ecgbatch.printing import print_csv, print_rows, remark
 from ecgbatch.settings import EcgbatchError, load
 
 QUERIES = Path(__file__).parent / "queries"
@@ -16,50 +17,52 @@ def stored_queries() -> dict[str, str]:
     return {path.stem: path.read_text() for path in sorted(QUERIES.glob("*.sql"))}
 
 
-@command(example="ecgbatch query superclasses")
+@command(example='ecgbatch query --sql "SELECT path, mi FROM results WHERE mi > :least" --param least=0.9 --csv')
 @click.argument("name", required=False, metavar="[NAME]", help="A stored query.")
 @click.option("--sql", metavar="SELECT", help="A statement of your own; it cannot write.")
+@click.option("--param", "given", multiple=True, metavar="NAME=VALUE", help="What the statement calls :NAME.")
 @as_json
-def query(name: str | None, sql: str | None, as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def query(name: str | None, sql: str | None, given: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Run a stored query, or any SELECT.
 
-    Without either it lists the stored queries.
+    Without either it lists the stored queries. A parameter of a stored query that is not given is NULL.
     """
     from ecgbatch.db.migrate import open_database
-    from ecgbatch.db.select import select
+    from ecgbatch.db.select import parameters_of, select
 
     stored = stored_queries()
-    if sql is None and name is None:
-        meanings = [(name, text.splitlines()[0].removeprefix("-- ")) for name, text in stored.items()]
-        print_rows(["query", "what it gives"], meanings, as_json)
-        return
+    if as_json and as_csv:
+        raise click.UsageError("give --json or --csv, not both")
     if sql is not None and name is not None:
-        raise EcgbatchError("give the name of a stored query or --sql, not both")
+        raise click.UsageError("give the name of a stored query or --sql, not both")
+    print_found = print_csv if as_csv else partial(print_rows, as_json=as_json)
+    if sql is None and name is None:
+        if given:
+            raise click.UsageError("--param needs a statement")
+        print_found(["query", "what it gives"], [(each, meaning_of(text)) for each, text in stored.items()])
+        return
     statement = sql if name is None else stored.get(name)
     if statement is None:
         raise EcgbatchError(f"there is no stored query {name!r}; there are {', '.join(stored)}")
-    database = open_database(load().database_url)
-    with select(database, statement) as (columns, rows):
-        print_rows(columns, rows, as_json)
+    parameters: dict[str, str | None] | None = dict(_parameter(text) for text in given) if given else None
+    if name is not None:
+        parameters = dict.fromkeys(parameters_of(statement), None) | (parameters or {})
+    with select(open_database(load().database_url), statement, parameters) as (columns, rows):
+        print_found(columns, rows)
     remark("research use only, never for diagnosis")
 
 
-@command(example="ecgbatch metrics --port 9108")
-@click.option("--port", type=click.IntRange(1, 65535), help="Answer Prometheus there; without it they are printed.")
-@click.option("--address", default="127.0.0.1", help="The address to listen on; default: 127.0.0.1.")
-def metrics(port: int | None, address: str) -> None:
-    """Show jobs, chunks, failures, flags and workers to Prometheus."""
-    try:
-        from ecgbatch.db.metrics import as_text, serve
-    except ModuleNotFoundError:
-        raise EcgbatchError("metrics need prometheus_client: pip install 'ecgbatch[metrics]'") from None
-    from ecgbatch.db.migrate import open_database
+def meaning_of(sql: str) -> str:
+    """What a stored query gives."""
+    return sql.splitlines()[0].removeprefix("-- ")
 
-    database = open_database(load().database_url)
-    if port is None:
-        print(as_text(database), end="")
-    else:
-        serve(database, address, port)
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
 
 
 @click.group()

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -57,6 +58,12 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def where(self) -> str:
+        """Where to find it from anywhere: the absolute path of an SQLite file, else the URL without its password."""
+        file = self.url.database if self.is_sqlite else None
+        return str(Path(file).absolute()) if file else str(self)
 
     def __str__(self) -> str:
         return urls.without_secrets(self.url.render_as_string(hide_password=False))

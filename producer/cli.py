@@ -3,15 +3,15 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from ecgbatch.commands import PATH, as_json, command
-from ecgbatch.printing import print_mapping, print_rows, remark, say
-from ecgbatch.settings import EcgbatchError, Settings, load
+from ecgbatch.printing import print_rows, remark, say
+from ecgbatch.settings import Settings, load
 
 if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
@@ -90,6 +90,7 @@ def run(
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
+    from ecgbatch.producer.display import show_job
     from ecgbatch.producer.dry_run import show as dry_run_of
     from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
@@ -113,7 +114,7 @@ def run(
         say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
         if rescore is None:
             remark("--rescore changed looks whether files, ages or sexes have changed since")
-    _summarise(database, progress)
+    show_job(database, progress.job_id)
     return _exit_status(progress)
 
 
@@ -147,25 +148,29 @@ def enqueue(
 
 @command(example="ecgbatch status --watch")
 @click.argument("job", required=False, type=int, help="One job; without it all are shown.")
-@click.option("--watch", is_flag=True, help="Follow the job to its end.")
+@click.option("--watch", is_flag=True, help="Follow the job, or all that have not ended, to the end.")
 @as_json
 def status(job: int | None, watch: bool, as_json: bool) -> int:
     """Show how far jobs are.
 
-    Records scored, failed and remaining, rate, time left.
+    Of all jobs archive, model, counts, rate and time left; of one job its superclasses, flags and failures as well.
     """
-    from ecgbatch.db import reports
+    from ecgbatch.db.overview import overviews
+    from ecgbatch.producer.display import show_job, show_jobs
     from ecgbatch.producer.run import follow
 
     database = _database(load())
     if watch:
-        return _exit_status(follow(database, job if job is not None else _newest_job(database)))
+        return max(map(_exit_status, follow(database, job)), key=[0, FINISHED_WITH_FAILURES, 1].index)
+    if job is not None:
+        show_job(database, job, as_json)
+        return 0
     with database.read() as connection:
-        rows = [asdict(progress) for progress in reports.progress(connection, job)]
-    if not rows and not as_json:
+        jobs = overviews(connection)
+    if not jobs and not as_json:
         print("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
         return 0
-    print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows], as_json)
+    show_jobs(jobs, as_json)
     return 0
 
 
@@ -273,33 +278,6 @@ def _progress(database: "Database", job_id: int) -> "Progress":
     with database.read() as connection:
         [progress] = reports.progress(connection, job_id)
     return progress
-
-
-def _newest_job(database: "Database") -> int:
-    from ecgbatch.db import reports
-
-    with database.read() as connection:
-        known = reports.progress(connection)
-    if not known:
-        raise EcgbatchError("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
-    return known[-1].job_id
-
-
-def _summarise(database: "Database", progress: "Progress") -> None:
-    from ecgbatch.db import reports
-
-    with database.read() as connection:
-        superclasses = reports.superclasses(connection, progress.job_id)
-    summary: dict[str, Any] = {"job": progress.job_id, "state": progress.state, "records": progress.total}
-    summary |= {"scored": progress.scored, "failed": progress.failed}
-    if progress.records_per_second is not None:
-        summary["records per second"] = progress.records_per_second
-    summary |= {f"records with {name}": count for name, count in superclasses.items()}
-    summary |= {"results in": str(database), "next": "ecgbatch query superclasses"}
-    if progress.failed:
-        summary["what failed"] = f"ecgbatch failures {progress.job_id}"
-    print_mapping(summary)
-    remark("research use only, never for diagnosis")
 
 
 def _exit_status(progress: "Progress") -> int:

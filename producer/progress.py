@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecgbatch.db.reports import Progress
 from ecgbatch.printing import printable
@@ -21,34 +21,49 @@ TOLD_AFTER = 5.0
 """Seconds of work before a pace can be told: workers do not start all at once."""
 
 
+class Line(NamedTuple):
+    """One line: facts, the most important first, and with `share` (0 to 1) a bar."""
+
+    label: str
+    facts: Sequence[str]
+    share: float | None = None
+
+
 class ProgressLine:
-    """On standard error: a bar with a few facts, or a line of them every LINE_EVERY seconds and at the end."""
+    """On standard error: bars with a few facts, or lines of them every LINE_EVERY seconds and at the end."""
 
     def __init__(self) -> None:
         self._live = _live() if sys.stderr.isatty() else None
         self._printed_at = time.monotonic()
-        self._unprinted: str | None = None
+        self._unprinted: list[str] = []
 
     def show(self, label: str, facts: Sequence[str], share: float | None = None) -> None:
-        """Shows facts, the most important first, and with `share` (0 to 1) a bar. A narrow terminal shows fewer."""
+        """Shows one line. A narrow terminal shows fewer of its facts."""
+        self.show_all([Line(label, facts, share)])
+
+    def show_all(self, lines: Sequence[Line]) -> None:
+        """Shows several lines."""
         if self._live is not None:
+            from rich.console import Group
+
+            width = self._live.console.width
             self._live.start()
-            self._live.update(_bar(label, facts, share, self._live.console.width), refresh=True)
+            self._live.update(Group(*(_bar(*line, width) for line in lines)), refresh=True)
             return
-        self._unprinted = f"{label}: {', '.join(facts)}"
+        self._unprinted = [f"{line.label}: {', '.join(line.facts)}" for line in lines]
         if time.monotonic() - self._printed_at > LINE_EVERY:
             self._print()
 
     def close(self) -> None:
-        """Ends the line, so that what follows starts on its own."""
+        """Ends the lines, so that what follows starts on its own."""
         if self._live is not None:
             self._live.stop()
         self._print()
 
     def _print(self) -> None:
-        if self._unprinted is not None:
-            print(printable(self._unprinted, sys.stderr), file=sys.stderr, flush=True)
-        self._unprinted, self._printed_at = None, time.monotonic()
+        for line in self._unprinted:
+            print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+        self._unprinted, self._printed_at = [], time.monotonic()
 
 
 def _live() -> "Live | None":
@@ -107,7 +122,7 @@ def facts_of(progress: Progress, pace: float | None) -> list[str]:
     done = progress.total - progress.remaining
     facts = [f"{share_of(progress):.0%}"]
     if pace is not None and not progress.ended:
-        facts.append(f"{_duration(progress.remaining / pace)} left")
+        facts.append(f"{duration(progress.remaining / pace)} left")
     facts.append(f"{done:,} of {progress.total:,}")
     if progress.failed:
         facts.append(f"{progress.failed:,} failed")
@@ -121,7 +136,8 @@ def share_of(progress: Progress) -> float:
     return 1 - progress.remaining / progress.total if progress.total else 1.0
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `2 min 03 s`, `8 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

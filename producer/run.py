@@ -23,7 +23,7 @@ from ecgbatch.db.reports import Progress
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import remark
 from ecgbatch.producer.enqueue import enqueue_archive
-from ecgbatch.producer.progress import Pace, ProgressLine, facts_of, share_of
+from ecgbatch.producer.progress import Line, Pace, ProgressLine, facts_of, share_of
 from ecgbatch.records.archives.finding import Archive
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
@@ -48,7 +48,7 @@ def run_archive(
                 [progress] = reports.progress(connection, job_id)
             if not progress.ended:
                 remark(f"to watch it in Flower: {_flower_command(given, settings)}")
-                progress = follow(database, job_id, started)
+                [progress] = follow(database, job_id, started)
     return progress
 
 
@@ -162,30 +162,51 @@ def environment(settings: Settings) -> dict[str, str]:
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
-def follow(database: Database, job_id: int, started: "Workers | None" = None) -> Progress:
-    """Shows a job's progress until it has ended, and returns the last of it.
+def follow(database: Database, job_id: int | None = None, started: "Workers | None" = None) -> list[Progress]:
+    """Shows the progress of a job, or of all that have not ended, until they have; returns the last of it.
 
-    An outage of the database is waited for, as workers do.
+    An outage of the database is waited for, as workers do. Raises EcgbatchError when there is no such job.
     """
-    line, pace = ProgressLine(), Pace()
+    line, watched = ProgressLine(), Watched(job_id)
     seen_at = time.monotonic()
     try:
         while True:
             try:
-                with database.read() as connection:
-                    [progress] = reports.progress(connection, job_id)
+                jobs = watched.look(database)
             except DatabaseAway as error:
                 if time.monotonic() - seen_at > OUTAGE_SECONDS:
                     raise
-                line.show(f"job {job_id}", [f"waiting for the database: {error}"])
+                line.show("waiting for the database", [str(error)])
             else:
                 seen_at = time.monotonic()
-                facts = facts_of(progress, pace.update(progress.total - progress.remaining, seen_at))
-                line.show(f"job {job_id}", facts, share_of(progress))
-                if progress.ended:
-                    return progress
+                line.show_all([watched.line(job, seen_at) for job in jobs])
+                if all(job.ended for job in jobs):
+                    return jobs
             if started is not None:
                 started.check()
             time.sleep(POLL_SECONDS)
     finally:
         line.close()
+
+
+class Watched:
+    """The jobs that are followed: one, or all that have not ended yet when they are first seen."""
+
+    def __init__(self, job_id: int | None) -> None:
+        self._job_id = job_id
+        self._paces: dict[int, Pace] = {}
+
+    def look(self, database: Database) -> list[Progress]:
+        """How far they are; the newest job if all have ended. Raises EcgbatchError when there is none."""
+        with database.read() as connection:
+            known = reports.progress(connection, self._job_id)
+        if not known:
+            raise EcgbatchError("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
+        followed = [job for job in known if job.job_id in self._paces or not job.ended] or known[-1:]
+        self._paces |= {job.job_id: Pace() for job in followed if job.job_id not in self._paces}
+        return followed
+
+    def line(self, job: Progress, now: float) -> Line:
+        """What is shown of one of them."""
+        pace = self._paces[job.job_id].update(job.total - job.remaining, now)
+        return Line(f"job {job.job_id}", facts_of(job, pace), share_of(job))

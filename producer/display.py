@@ -1,0 +1,83 @@
+"""How jobs are shown: `status`, and the summary at the end of `run`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from ecgbatch.db import reports
+from ecgbatch.db.engine import Database
+from ecgbatch.db.overview import Overview, failures_by_reason, flags_of, overviews
+from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.producer.progress import duration
+
+
+def show_jobs(jobs: Sequence[Overview], as_json: bool = False) -> None:
+    """A line for each job."""
+    if as_json:
+        rows = [
+            {**asdict(job.progress), "archive": job.archive, "model": job.model, "seconds_left": job.seconds_left}
+            for job in jobs
+        ]
+        print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows], as_json=True)
+        return
+    columns = ["job", "archive", "model", "state", "records", "scored", "failed", "remaining", "records/s", "time left"]
+    print_rows(columns, [_line(job) for job in jobs])
+
+
+def _line(job: Overview) -> list[Any]:
+    counts = job.progress
+    left = "" if job.seconds_left is None else duration(job.seconds_left)
+    about = [counts.job_id, job.archive, job.model, counts.state]
+    return [*about, counts.total, counts.scored, counts.failed, counts.remaining, counts.records_per_second, left]
+
+
+def show_job(database: Database, job_id: int, as_json: bool = False) -> None:
+    """Everything about one job: counts, superclasses, flags, failures by reason, and where the results are."""
+    with database.read() as connection:
+        [job] = overviews(connection, job_id)
+        facts = _facts_in_json(connection, job) if as_json else _facts(connection, job, database.where)
+    print_mapping(facts, as_json)
+    if not as_json:
+        remark("research use only, never for diagnosis")
+
+
+def _facts(connection: Connection, job: Overview, database: str) -> dict[str, Any]:
+    counts = job.progress
+    facts: dict[str, Any] = {"job": counts.job_id, "archive": job.archive, "model": job.model, "state": counts.state}
+    facts |= {"records": f"{counts.total:,}", "scored": f"{counts.scored:,}", "failed": f"{counts.failed:,}"}
+    if counts.reused:
+        facts["scored before"] = f"{counts.reused:,}"
+    if counts.remaining:
+        facts["remaining"] = f"{counts.remaining:,}"
+    if job.worked_seconds:
+        facts["time"] = duration(job.worked_seconds)
+    if counts.records_per_second is not None:
+        facts["records per second"] = counts.records_per_second
+    if job.seconds_left is not None:
+        facts["time left"] = duration(job.seconds_left)
+    found = reports.superclasses(connection, counts.job_id)
+    facts |= {f"records with {superclass}": f"{records:,}" for superclass, records in found.items()}
+    flags = flags_of(connection, counts.job_id)
+    facts |= {f"flag {flag}": f"{records:,}" for flag, records in flags.items()}
+    for failed in failures_by_reason(connection, counts.job_id):
+        facts[f"failed: {failed.reason}"] = f"{failed.records:,}, as {failed.path}: {failed.detail}"
+    facts |= {"results in": database, "next": "ecgbatch query superclasses"}
+    if counts.failed:
+        facts["what failed"] = f"ecgbatch failures {counts.job_id}"
+    return facts
+
+
+def _facts_in_json(connection: Connection, job: Overview) -> dict[str, Any]:
+    job_id = job.progress.job_id
+    return {
+        **asdict(job.progress),
+        "archive": job.archive,
+        "model": job.model,
+        "worked_seconds": job.worked_seconds,
+        "seconds_left": job.seconds_left,
+        "superclasses": reports.superclasses(connection, job_id),
+        "flags": flags_of(connection, job_id),
+        "failures": [asdict(failed) for failed in failures_by_reason(connection, job_id)],
+    }
