@@ -65,6 +65,24 @@ def _parameter(text: str) -> tuple[str, str]:
     return name, value
 
 
+@command(example="ecgbatch metrics --port 9108")
+@click.option("--port", type=click.IntRange(1, 65535), help="Answer Prometheus there; without it they are printed.")
+@click.option("--address", default="127.0.0.1", help="The address to listen on; default: 127.0.0.1.")
+def metrics(port: int | None, address: str) -> None:
+    """Show jobs, chunks, failures, flags and workers to Prometheus."""
+    try:
+        from ecgbatch.db.metrics import as_text, serve
+    except ModuleNotFoundError:
+        raise EcgbatchError("metrics need prometheus_client: pip install 'ecgbatch[metrics]'") from None
+    from ecgbatch.db.migrate import open_database
+
+    database = open_database(load().database_url)
+    if port is None:
+        print(as_text(database), end="")
+    else:
+        serve(database, address, port)
+
+
 @click.group()
 def db() -> None:
     """Look after the database's schema."""
