@@ -83,6 +83,12 @@ def any_running(connection: Connection) -> bool:
     return bool(connection.execute(sa.select(running)).scalar_one())
 
 
+def requeue(connection: Connection, job_id: int, number: int) -> None:
+    """Says that a chunk is put at the end of its queue again."""
+    queued = (chunks.c.job_id == job_id) & (chunks.c.number == number) & (chunks.c.state == ChunkState.QUEUED)
+    connection.execute(chunks.update().where(queued).values(queued_at=Now()))
+
+
 def unqueue_all(connection: Connection) -> None:
     """Makes pending again all that is queued: for a Redis that has only just started, and is empty."""
     connection.execute(chunks.update().where(chunks.c.state == ChunkState.QUEUED).values(state=ChunkState.PENDING))

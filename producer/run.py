@@ -137,8 +137,8 @@ class Workers:
         """Raises EcgbatchError, with the reason from its log, when the worker has ended."""
         if (status := self.process.poll()) is not None:
             lines = self.logfile.read_text(errors="replace").strip().splitlines() or ["they logged nothing"]
-            errors = [line for line in lines if ": CRITICAL/" in line or line.startswith("ecgbatch: ")]
-            why = (errors or lines)[-1].split("] ")[-1].removeprefix("ecgbatch: ")
+            errors = [line for line in lines if " CRITICAL " in line or line.startswith("ecgbatch: ")]
+            why = (errors or lines)[-1].split(" CRITICAL ")[-1].removeprefix("ecgbatch: ")
             raise EcgbatchError(f"the workers ended (status {status}): {why}")
 
     def stop(self) -> None:

@@ -15,26 +15,27 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
 from ecgbatch.db.schema import Priority
 from ecgbatch.settings import EcgbatchError, Settings
+from ecgbatch.worker.transport import Transport
 
-TASK = "ecgbatch.score"
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
 
 
-class Loader(AppLoader):  # type: ignore[misc]
+class Loader(AppLoader):
     """Celery's own puts the folder that the user stands in before all others, with its numpy.py or redis.py."""
 
     def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> ModuleType:
         return import_module(module, package)
 
 
-class App(Celery):  # type: ignore[misc]
+class App(Celery):
     """A Celery app whose Redis server is the one of its settings, whatever Celery's own variables say."""
 
     backend_cls = "disabled"
     loader_cls = Loader
 
     def _connection(self, url: str, **options: Any) -> Any:
-        return super()._connection(self.conf.ecgbatch_settings.redis_url, **options)
+        """Also by a transport that believes nothing that it finds in Redis."""
+        return super()._connection(self.conf.ecgbatch_settings.redis_url, **options | {"transport": Transport})
 
 
 def make_app(settings: Settings, identity: str, **context: Any) -> Celery:

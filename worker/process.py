@@ -1,14 +1,15 @@
 """One worker process: the resident models, and a chunk from its claim to its last outcome."""
 
+import logging
 import os
-import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from ecgbatch.db import chunks
+from ecgbatch.db import chunks, workers
 from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
@@ -18,8 +19,14 @@ from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
 from ecgbatch.worker.lease import LeaseKeeper
-from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, failure_of
+from ecgbatch.worker.logs import say
+from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, failure_of
 from ecgbatch.worker.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+PUT_BACK_SECONDS = 1.0
+"""How often a process takes a chunk that it cannot work on, only to put it back: others are to have the time for it."""
 
 
 class CannotWorkHere(EcgbatchError):
@@ -29,17 +36,20 @@ class CannotWorkHere(EcgbatchError):
 class ScoringProcess:
     """Scores chunks, one at a time, by models that stay resident."""
 
-    def __init__(self, settings: Settings, database: Database, stages: Stages) -> None:
+    def __init__(self, settings: Settings, database: Database, stages: Stages, worker: str) -> None:
         self.settings = settings
         self.database = database
         self.stages = stages
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.worker = worker
+        self.name = f"{worker}:{os.getpid()}"
         self.lease_length = timedelta(seconds=settings.lease_seconds)
         self._lease = LeaseKeeper(database, self.lease_length)
         self._watchdog = Watchdog(settings.record_seconds)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._scorers: dict[str, Scorer] = {}
         self._plans: dict[int, JobPlan] = {}
+        self._problems: dict[int, str] = {}
+        self._put_back_at = 0.0
 
     def scorer(self, fingerprint: str) -> Scorer:
         """The model of this fingerprint, loaded when it is first asked for."""
@@ -56,7 +66,7 @@ class ScoringProcess:
         plan = self._plan(job_id)
         if plan is None:
             return f"dropped: there is no job {job_id} in this database"
-        root, scorer = self._archive(plan), self._model(plan)
+        root, scorer = self._archive_and_model(plan)
         claim = self.database.write(chunks.claim, plan, number, self.name, task_id, self.lease_length)
         if claim is None:
             return "nothing to do: done, cancelled, or with another worker"
@@ -81,7 +91,36 @@ class ScoringProcess:
             # A MemoryError that got out would end all of the worker's processes: celery takes it for the last word.
             cause = f"{type(error).__name__}: {error}"
             raise EcgbatchError(f"{cause}; the chunk's records will be tried one by one") from error
+        self._say_what_was_done(claim, scored, failed, pipeline.times)
         return f"scored {scored}, failed {failed}"
+
+    def wait_to_put_back(self) -> None:
+        """Lets some time pass since the last chunk that could not be worked on here."""
+        time.sleep(max(0.0, self._put_back_at + PUT_BACK_SECONDS - time.monotonic()))
+        self._put_back_at = time.monotonic()
+
+    def _say_what_was_done(self, claim: Claim, scored: int, failed: int, times: Times) -> None:
+        seconds = {f"seconds {stage}": round(value, 3) for stage, value in vars(times).items()}
+        counts = {"records": len(claim.records), "scored": scored, "failed": failed, "attempt": claim.attempt}
+        say(log, "chunk done", job=claim.job_id, chunk=claim.number, **counts, **seconds)
+
+    def _archive_and_model(self, plan: JobPlan) -> tuple[Path, Scorer]:
+        """What a job needs; says so, where `status` shows it, as long as this machine lacks it."""
+        try:
+            found = self._archive(plan), self._model(plan)
+        except CannotWorkHere as error:
+            if self._problems.get(plan.job_id) != str(error):
+                log.warning("%s", error)
+                self._problems[plan.job_id] = str(error)
+                self._report_problems()
+            raise
+        if self._problems.pop(plan.job_id, None) is not None:
+            self._report_problems()
+        return found
+
+    def _report_problems(self) -> None:
+        problems = "; ".join(self._problems.values()) or None
+        self.database.write(workers.report_problem, self.worker, problems)
 
     def _plan(self, job_id: int) -> JobPlan | None:
         """What the job's chunks have in common, which never changes."""

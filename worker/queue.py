@@ -10,7 +10,7 @@ from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
-from ecgbatch.worker.app import TASK
+from ecgbatch.worker.message import TASK, ChunkMessage
 
 
 def fill_queues(database: Database, app: Celery, queue_chunks: int) -> int:
@@ -36,8 +36,12 @@ def publish(app: Celery, priority: Priority, chunk: QueuedChunk) -> None:
     """Sends one chunk, under a name that reads well in Flower."""
     what = f"job {chunk.job_id}, {chunk.archive} by {chunk.model}"
     title = f"{what}, chunk {chunk.number} of {chunk.of}, {chunk.records} records"
-    message = {"database": app.conf.ecgbatch_identity, "job_id": chunk.job_id, "number": chunk.number}
-    app.send_task(TASK, kwargs=message, queue=priority, argsrepr=title, kwargsrepr="{}")
+    send(app, priority, ChunkMessage(app.conf.ecgbatch_identity, chunk.job_id, chunk.number), title)
+
+
+def send(app: Celery, priority: Priority, message: ChunkMessage, title: str) -> None:
+    """Puts a message at the end of a queue."""
+    app.send_task(TASK, kwargs=vars(message), queue=priority, argsrepr=title, kwargsrepr="{}")
 
 
 def queue_length(app: Celery, priority: Priority) -> int:

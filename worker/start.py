@@ -3,16 +3,25 @@
 import logging
 import os
 import signal
-import socket
 import threading
-from dataclasses import dataclass, field
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 
 from billiard import active_children
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_init, worker_ready, worker_shutting_down
+from celery.worker.control import Panel
 
+from ecgbatch import urls
+from ecgbatch.db import workers
 from ecgbatch.db.engine import Database
+from ecgbatch.db.identity import identity_of
 from ecgbatch.db.migrate import open_database
+from ecgbatch.db.schema import Priority
+from ecgbatch.db.workers import Worker
 from ecgbatch.models import suggestion
 from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.model import Model
@@ -20,10 +29,20 @@ from ecgbatch.models.weights.registry import Registry
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker import tasks
 from ecgbatch.worker.app import REDIS_ERRORS, connected_app
+from ecgbatch.worker.logs import say, set_up_logs
+from ecgbatch.worker.machine import Name, cores, gpus
 from ecgbatch.worker.pipeline import Stages
 from ecgbatch.worker.queue import reconcile
 
 log = logging.getLogger(__name__)
+
+MISSED_ROUNDS = 4
+"""After so many silent rounds of its search for lost work a worker counts as gone."""
+
+
+LOOKING_ON = {"active", "active_queues", "clock", "ping", "query_task", "registered", "report", "stats"}
+LOOKING_ON |= {"reserved", "revoked", "scheduled"}
+"""What a worker answers by remote control. Celery knows more, which would stop it, change it or show its settings."""
 
 
 def run_worker(settings: Settings, stages: Stages | None = None) -> int:
@@ -32,37 +51,47 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     `stages` are what a record goes through. The processes are spawned: what `stages` refers to must be found by import,
     or in the script that was started, which each process then imports.
     """
+    for variable in [variable for variable in os.environ if variable.startswith("CELERY_")]:
+        del os.environ[variable]  # whatever they are for, it is not this worker
     os.environ["PYTHONSAFEPATH"] = "1"  # its processes import nothing from the folder that the user stands in
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # in its processes: each is one line of work
+    set_up_logs(settings.log_format)
+    warnings.simplefilter("ignore", SecurityWarning)  # it is about pickle as root, and nothing here takes pickle
     database = open_database(settings.database_url)
     model = Registry(settings.model_dir).find(settings.model)
-    app = connected_app(settings, database, ecgbatch_stages=stages or Stages())
+    name = Name(identity_of(database))
+    app = connected_app(settings, database, ecgbatch_stages=stages or Stages(), ecgbatch_worker=name.text)
+    kernel = choose_kernel(model.config, settings.device, settings.kernel)
+    processes = settings.processes or _suggested_processes(settings, model, kernel)
+    about = Worker(name.text, processes, settings.device, kernel, f"{model.name}:{model.version}")
+    for command in set(Panel.data) - LOOKING_ON:
+        del Panel.data[command]
     worker = app.Worker(
-        concurrency=settings.processes or _suggested_processes(settings, model),
-        hostname=f"ecgbatch-{os.getpid()}@{socket.gethostname()}",
+        concurrency=processes,
+        hostname=name.text,
         loglevel="INFO",
         quiet=True,
         without_gossip=True,
         without_mingle=True,
         task_events=True,
     )
-    life = _Life(app, settings, database)
+    life = _Life(app, settings, database, about)
     for event, handler in (
         (worker_init, life.heed_processes_that_cannot_start),
-        (worker_ready, life.look_for_lost_work),
+        (worker_ready, life.begin),
         (worker_shutting_down, life.finish_chunks_and_leave),
     ):
         event.connect(handler, weak=False)
     worker.start()
+    life.end()
     return int(life.process_could_not_start or worker.exitcode or 0)
 
 
-def _suggested_processes(settings: Settings, model: Model) -> int:
-    """What `ecgbatch model bench` found best on this machine; else one per core, or one for a GPU."""
-    kernel = choose_kernel(model.config, settings.device, settings.kernel)
+def _suggested_processes(settings: Settings, model: Model, kernel: str) -> int:
+    """What `ecgbatch model bench` found best on this machine; else one per core, or one per GPU."""
     if suggested := suggestion.find(settings.model_dir, model.fingerprint, settings.device, kernel):
         return suggested.processes
-    return suggestion.cores() if settings.device == "cpu" else 1
+    return cores() if settings.device == "cpu" else max(1, len(gpus()))
 
 
 @dataclass
@@ -72,6 +101,7 @@ class _Life:
     app: Celery
     settings: Settings
     database: Database
+    about: Worker
     process_could_not_start: bool = False
     leaving: threading.Event = field(default_factory=threading.Event)
 
@@ -85,21 +115,41 @@ class _Life:
 
         signal.signal(tasks.CANNOT_START, leave)
 
-    def look_for_lost_work(self, **_: object) -> None:
-        """At once and then now and then, in a thread of its own."""
+    def begin(self, **_: object) -> None:
+        """Says what this worker is, and looks for lost work at once and then now and then, in a thread of its own."""
+        where = {"redis": urls.without_secrets(self.settings.redis_url or ""), "database": str(self.database)}
+        queues = {"queues": " ".join(Priority), "version": version("ecgbatch")}
+        say(log, "worker ready", **asdict(self.about), **queues, **where)
         threading.Thread(target=self._look_for_lost_work, name="reconcile", daemon=True).start()
 
+    def end(self) -> None:
+        """Says that this worker is gone."""
+        with suppress(EcgbatchError):  # without a database its silence says so
+            self.database.write(workers.leave, self.about.name)
+        say(log, "worker ended", worker=self.about.name)
+
     def _look_for_lost_work(self) -> None:
+        """Whatever goes wrong, the next time may be better, and the thread must live on for it."""
+        has_arrived = False
         while True:
             try:
+                has_arrived = self._show_presence(has_arrived)
                 if lost := reconcile(self.database, self.app, self.settings.queue_chunks):
                     log.warning("%d lost chunks are published again", lost)
             except (EcgbatchError, *REDIS_ERRORS) as error:
                 log.warning("could not look for lost work: %s", error)
-            except Exception:  # whatever it is, the next time may be better, and nobody else looks
+            except Exception:
                 log.exception("could not look for lost work")
             if self.leaving.wait(self.settings.reconcile_seconds):
                 return
+
+    def _show_presence(self, has_arrived: bool) -> bool:
+        seconds = MISSED_ROUNDS * self.settings.reconcile_seconds
+        if has_arrived:
+            self.database.write(workers.stay, self.about.name, seconds)
+        else:
+            self.database.write(workers.arrive, self.about, seconds)
+        return True
 
     def finish_chunks_and_leave(self, **_: object) -> None:
         """The first SIGTERM or Ctrl-C lets the processes finish their chunks; the next one does not."""

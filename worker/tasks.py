@@ -6,17 +6,21 @@ import resource
 import signal
 import sys
 
+from billiard import current_process
 from celery import Celery, Task, current_app, shared_task
-from celery.signals import task_failure, worker_process_init
+from celery.signals import setup_logging, task_failure, worker_process_init
 
-from ecgbatch.db import chunks
+from ecgbatch.db import chunks, dispatch
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.settings import EcgbatchError, Settings
-from ecgbatch.worker.app import REDIS_ERRORS, TASK
-from ecgbatch.worker.process import ScoringProcess
-from ecgbatch.worker.queue import fill_queue
+from ecgbatch.worker.app import REDIS_ERRORS
+from ecgbatch.worker.logs import set_up_logs
+from ecgbatch.worker.machine import gpus
+from ecgbatch.worker.message import TASK, ChunkMessage
+from ecgbatch.worker.process import CannotWorkHere, ScoringProcess
+from ecgbatch.worker.queue import fill_queue, send
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +31,23 @@ CANNOT_START = signal.SIGUSR2
 """What a process tells the worker that started it when it cannot score."""
 
 
+@setup_logging.connect
+def leave_logs_alone(**_: object) -> None:
+    """Where somebody listens to this signal, Celery does not set up logs of its own."""
+
+
 @worker_process_init.connect
-def load_model(**_: object) -> None:
+def prepare_process(**_: object) -> None:
     """Makes the model resident before the first chunk comes."""
     global process
     conf = current_app.conf
     settings: Settings = conf.ecgbatch_settings
+    set_up_logs(settings.log_format)
+    if settings.device == "cuda":
+        _take_a_gpu()
     try:
-        process = ScoringProcess(settings, Database(settings.database_url, OUTAGE_SECONDS), conf.ecgbatch_stages)
+        database = Database(settings.database_url, OUTAGE_SECONDS)
+        process = ScoringProcess(settings, database, conf.ecgbatch_stages, conf.ecgbatch_worker)
         process.scorer(Registry(settings.model_dir).find(settings.model).fingerprint)
     except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
         log.critical("%s", error)
@@ -42,6 +55,12 @@ def load_model(**_: object) -> None:
         os._exit(1)
     if settings.device == "cpu" and sys.platform == "linux":
         _limit_memory(settings.memory_mb)
+
+
+def _take_a_gpu() -> None:
+    """Lets this process see one GPU alone, the next for each process; before torch looks for them."""
+    if visible := gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[current_process().index % len(visible)]
 
 
 def _limit_memory(megabytes: int) -> None:
@@ -55,8 +74,19 @@ def _limit_memory(megabytes: int) -> None:
 @shared_task(name=TASK, bind=True)
 def score(self: Task, database: str, job_id: int, number: int) -> str:
     """Scores a chunk; what it returns is read by people, in Flower."""
-    outcome = process.score_chunk(job_id, number, self.request.id)
-    _fill(process.database, self.app, Priority(self.request.delivery_info["routing_key"]))
+    priority = Priority(self.request.delivery_info["routing_key"])
+    message = ChunkMessage(database, job_id, number)
+    if database != self.app.conf.ecgbatch_identity:
+        log.warning("dropped a message of another database, %r", database)
+        return "dropped: it is of another database"
+    try:
+        outcome = process.score_chunk(job_id, number, self.request.id)
+    except CannotWorkHere as error:
+        process.wait_to_put_back()
+        process.database.write(dispatch.requeue, job_id, number)
+        send(self.app, priority, message, self.request.argsrepr)
+        return f"put back: {error}"
+    _fill(process.database, self.app, priority)
     return outcome
 
 
