@@ -25,6 +25,7 @@ from ecgbatch.worker.app import connected_app
 from ecgbatch.worker.queue import fill_queues
 
 CHUNKS_PER_TRANSACTION = 16
+MOST_KINDS_SAID = 5
 SMALLEST_CHUNK = 8
 """Small archives and the end of large ones are cut finer, down to this, so that all workers end together."""
 
@@ -132,11 +133,16 @@ def enqueue_archive(
 
 
 def _say_what_is_missing(archive: Archive, enqueued: Enqueued) -> None:
-    for kind, count, example in archive.passed_over:
+    """What was passed over, and how many records tell no age or sex."""
+    passed_over = list(archive.passed_over)
+    for kind, count, example in passed_over[:MOST_KINDS_SAID]:
         remark(f"passed over: {count:,} {kind}, as {example}")
-    for what, missing in (("age", enqueued.without_age), ("sex", enqueued.without_sex)):
-        if missing:
-            remark(
-                f"{missing:,} of {enqueued.seen:,} records have no {what} in {archive.source()}: where the file does "
-                f"not tell it either, the training's mean is taken and the row flagged {what}_missing"
-            )
+    if (more := len(passed_over) - MOST_KINDS_SAID) > 0:
+        remark(f"passed over: {more} kinds more, which --dry-run lists")
+    if enqueued.without_age or enqueued.without_sex:
+        table = archive.table_above()
+        remark(
+            f"of {enqueued.seen:,} records {enqueued.without_age:,} have no age and {enqueued.without_sex:,} no sex in "
+            f"{archive.source()}: where their files do not tell them, the training's means are taken, and flagged"
+            + (f"; {table} may tell them: give its folder as the archive" if table else "")
+        )

@@ -86,7 +86,6 @@ class Folder:
         self._follow_links = follow_links
 
     def check(self) -> None:
-        """See Place."""
         what = f"there is no archive at {self._root}"
         try:
             os.stat(f"{self._root}/.")
@@ -96,7 +95,6 @@ class Folder:
             raise EcgbatchError(f"{what} ({error.strerror}): give the folder of recordings, or a .zip") from error
 
     def open(self, path: str) -> tuple[BinaryIO, int]:
-        """See Place."""
         full = f"{self._root}/{path}"
         # Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
         _check_is_file(os.stat(full), path)
@@ -113,27 +111,22 @@ class Folder:
         return file, status.st_size
 
     def exists(self, path: str) -> bool:
-        """See Place."""
         try:
             return os.path.lexists(f"{self._root}/{path}")
         except ValueError:  # it holds NUL
             return False
 
     def is_folder(self, path: str) -> bool:
-        """See Place."""
         return os.path.isdir(f"{self._root}/{path}")
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """See Place."""
         with os.scandir(f"{self._root}/{folder}") as scan:
             yield from scan
 
     def may_enter(self, path: str) -> bool:
-        """See Place."""
         return self._follow_links or (os.path.realpath(f"{self._root}/{path}") + "/").startswith(self._real_root)
 
     def identity(self, folder: str) -> Hashable:
-        """See Place."""
         try:
             status = os.stat(f"{self._root}/{folder}")
         except OSError:
@@ -227,7 +220,6 @@ class ZippedFolder:
             return _content(self._root, (os.getpid(), status.st_ino, status.st_size, status.st_mtime_ns))
 
     def check(self) -> None:
-        """See Place."""
         try:
             _ = self._content
         except OSError as error:
@@ -236,7 +228,7 @@ class ZippedFolder:
             ) from None
 
     def open(self, path: str) -> tuple[BinaryIO, int]:
-        """See Place. What a damaged member raises is made an OSError."""
+        """What a damaged member raises is made an OSError."""
         content = self._content
         info = content.files.get(path)
         if info is None:
@@ -247,23 +239,18 @@ class ZippedFolder:
             return io.BufferedReader(_MemberFile(content.file.open(info), info.file_size)), info.file_size
 
     def exists(self, path: str) -> bool:
-        """See Place."""
         return path in self._content.files or self.is_folder(path)
 
     def is_folder(self, path: str) -> bool:
-        """See Place."""
         return path.strip("/") in self._content.folders
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """See Place."""
         return (_Member(name, is_folder) for name, is_folder in self._content.folders[folder.strip("/")].items())
 
     def may_enter(self, path: str) -> bool:
-        """See Place."""
         return True
 
     def identity(self, folder: str) -> Hashable:
-        """See Place."""
         return folder.strip("/")
 
 

@@ -54,7 +54,6 @@ class Remote:
         return _system(urlsplit(self._url).scheme, os.getpid())
 
     def check(self) -> None:
-        """See Place."""
         if "@" in urlsplit(self._url).netloc:
             raise EcgbatchError("a password must not be in a URL: put it into ~/.netrc")
         try:
@@ -65,22 +64,20 @@ class Remote:
             raise EcgbatchError(f"there is no archive at {self._url}: nothing is served there")
 
     def open(self, path: str) -> tuple[io.BytesIO, int]:
-        """See Place."""
         content = self._fetch(path)
         if content is None:
             raise FileNotFoundError(2, "not served")
         return io.BytesIO(content), len(content)
 
     def exists(self, path: str) -> bool:
-        """See Place. The file is kept for the call of `open` that mostly follows."""
+        """The file is kept for the call of `open` that mostly follows."""
         return self._fetch(path) is not None
 
     def is_folder(self, path: str) -> bool:
-        """See Place: as it is written, since to ask costs as much as to list it."""
+        """As it is written, since to ask costs as much as to list it."""
         return path == "" or path.endswith("/")
 
     def entries(self, folder: str) -> Iterator[_Entry]:
-        """See Place."""
         start = self._full(folder).rstrip("/") + "/"
         try:
             found = self._system.ls(start, detail=True)
@@ -93,11 +90,9 @@ class Remote:
                 yield _Entry(unquote(below) if self._url.startswith("http") else below, is_folder)
 
     def may_enter(self, path: str) -> bool:
-        """See Place."""
         return True
 
     def identity(self, folder: str) -> Hashable:
-        """See Place."""
         return folder.strip("/")
 
     def _full(self, path: str) -> str:

@@ -112,6 +112,11 @@ class Archive:
             raise EcgbatchError("--columns needs a table: give one with --manifest")
         return Source(records)
 
+    def table_above(self) -> Path | None:
+        """PTB-XL's table in a folder above, when only a part of its records was given."""
+        above = (folder / "ptbxl_database.csv" for folder in self.root.parents[:2])
+        return next((table for table in above if os.path.isfile(table)), None)
+
     def _file(self, name: str) -> TextFile | None:
         search = Search(self.root, self.follow_links)
         return search.text(name) if search.place.exists(name) and not search.place.is_folder(name) else None

@@ -79,7 +79,8 @@ def test_what_has_no_age_or_sex_and_what_is_passed_over_is_said(services: Comman
         header.write_text("\n".join(line for line in header.read_text().splitlines() if "Age" not in line))
     (archive / "RECORDS").unlink()
     (archive / "notes.txt").touch()
+    (archive.parent / "ptbxl_database.csv").write_text("filename_lr,age,sex\n")
     said = services("enqueue", archive).stderr
-    assert "64 of 64 records have no age in a search through the folder" in said
+    assert "of 64 records 64 have no age and 0 no sex in a search through the folder" in said
+    assert f"{archive.parent / 'ptbxl_database.csv'} may tell them: give its folder as the archive" in said
     assert "passed over: 1 .txt files of no known format, as notes.txt" in said
-    assert "no sex" not in said
