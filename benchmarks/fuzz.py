@@ -5,8 +5,8 @@ damages to its header and its signal files. It is read by the compiled reader, b
 something to read, by the package wfdb. The same number is the same input.
 
 wfdb is not right about a few: it takes a bit too many of format 311, averages samples marked as invalid, takes the
-wrong signals of files whose signals are not listed one after the other, and the first segment's gains for all. Inputs
-that are read otherwise than by wfdb are named, to be looked at one by one; they are no fault by themselves.
+wrong signals of files whose signals are not listed one after the other, and the first segment's gains and order of
+leads for all. Inputs that are read otherwise than by wfdb are named, to be looked at; they are no fault by themselves.
 """
 
 import argparse

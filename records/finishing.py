@@ -154,7 +154,7 @@ def _recorded(signal: NDArray[np.float64], most: int, filling: int) -> tuple[int
 
     Raises RecordError (`no_signal`) if none holds anything.
     """
-    if len(signal) and _holds_something(signal[:1])[0] and _holds_something(signal[:most][-1:])[0]:
+    if not len(signal) or (_holds_something(signal[:1])[0] and _holds_something(signal[:most][-1:])[0]):
         return 0, min(most, len(signal))
     something = np.flatnonzero(_holds_something(signal))
     if not len(something):

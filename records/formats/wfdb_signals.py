@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgbatch.records.formats.library import library
 from ecgbatch.records.formats.wfdb_header import Signal
 from ecgbatch.records.recording import Reason, RecordError
 
@@ -209,8 +210,7 @@ INVALID_SAMPLE = {
 
 
 def _flac_frames(file: SignalFile) -> int:
-    import soundfile
-
+    soundfile = library("soundfile", "soundfile")
     try:
         frames = soundfile.info(io.BytesIO(file.data)).frames
     except soundfile.SoundFileError as error:
@@ -219,8 +219,7 @@ def _flac_frames(file: SignalFile) -> int:
 
 
 def _decompress(file: SignalFile, frames: int) -> Samples:
-    import soundfile
-
+    soundfile = library("soundfile", "soundfile")
     per_frame = file.signals[0].per_frame
     if any(s.per_frame != per_frame for s in file.signals):
         raise RecordError(Reason.UNREADABLE_HEADER, f"the signals of {file.name} differ in samples per frame")
