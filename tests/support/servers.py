@@ -90,6 +90,14 @@ def database(database_url: str) -> Database:
 
 
 @pytest.fixture
+def sqlite(tmp_path: Path) -> Database:
+    """An empty SQLite database with the schema, for tests to which the kind of database does not matter."""
+    database = Database(f"sqlite:///{tmp_path}/test.db")
+    upgrade(database)
+    return database
+
+
+@pytest.fixture
 def services(tmp_path: Path, database_url: str, redis_url: str) -> Command:
     """The command with a Redis server of its own and a database, of each kind in turn, that has the schema."""
     command = Command(tmp_path, ECGBATCH_DATABASE_URL=database_url, ECGBATCH_REDIS_URL=redis_url)

@@ -4,10 +4,16 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.keda import v1alpha1
 from places import REPOSITORY
+from scoring import make_job, score, take
+
+from ecgbatch.db.engine import Database
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
 SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
@@ -89,3 +95,25 @@ def checked(secrets: Path) -> "subprocess.CompletedProcess[str]":
     """What deploy/check-passwords says about a folder of passwords."""
     script = (REPOSITORY / "deploy/check-passwords").read_text().replace("/run/secrets", str(secrets))
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+
+
+MANIFESTS = list(yaml.safe_load_all((REPOSITORY / "deploy/kubernetes/ecgbatch.yaml").read_text()))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
+def test_manifests_follow_the_schemas_of_kubernetes_and_keda(manifest: dict[str, Any]) -> None:
+    if manifest["apiVersion"].startswith("keda.sh/"):
+        model = getattr(v1alpha1, manifest["kind"])
+        known = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert known == manifest, "what the schema does not know is not in it"
+    else:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_keda_counts_open_chunks(sqlite: Database) -> None:
+    [scaled] = [manifest for manifest in MANIFESTS if manifest["kind"] == "ScaledObject"]
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    make_job(sqlite, 20, chunk_size=4)
+    score(sqlite, take(sqlite)[0])
+    with sqlite.read() as connection:
+        assert connection.exec_driver_sql(query).scalar_one() == 4
