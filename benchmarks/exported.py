@@ -27,7 +27,8 @@ Score = Callable[[Any, Any], Any]
 
 def labelled(archive: Path, count: int | None) -> list[Any]:
     """The first `count` records of fold 9 with a superclass, or of an archive without labels, with labels made up."""
-    from ecgbatch.models.evaluation.labels import LabelledRecord, labelled_records
+    from ecgbatch.models.evaluation.labels import LabelledRecord
+    from ecgbatch.models.evaluation.ptbxl import labelled_records
 
     if (archive / "ptbxl_database.csv").exists():
         return [record for record in labelled_records(archive / "ptbxl_database.csv") if record.fold == 9][:count]

@@ -30,3 +30,11 @@ def command(
     """Makes a function a command, of a group if one is given; its docstring's first line is its line of help."""
     make = click.command if group is None else group.command
     return make(name, cls=Command, example=example)
+
+
+def columns_by_role(text: str | None) -> dict[str, str]:
+    """What --columns takes, `path=filename,age=years`, by role. Raises click.BadParameter for anything else."""
+    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if text else []
+    if not all(role.strip() and name.strip() for role, name in pairs):
+        raise click.BadParameter(f"{text!r} is not of the form path=NAME,age=NAME")
+    return {role.strip(): name.strip() for role, name in pairs}

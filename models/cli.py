@@ -3,21 +3,24 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, command
+from ecgbatch.commands import PATH, as_json, columns_by_role, command
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
     from ecgbatch.models.config import NetworkConfig
+    from ecgbatch.models.evaluation.comparison import Comparison
     from ecgbatch.models.evaluation.figures import Evaluation
+    from ecgbatch.models.evaluation.labels import Labels
+    from ecgbatch.models.evaluation.predictions import Predictions
     from ecgbatch.models.score_files import Score
     from ecgbatch.models.weights.model import Model, Weights
 
@@ -223,64 +226,118 @@ def use(wanted: str) -> None:
         remark(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
 
 
+def labelled(function: F) -> F:
+    """Which labels predictions are compared with."""
+    options = (
+        click.option("--labels", type=PATH, required=True, metavar="FILE.csv", help="ptbxl_database.csv, or your own."),
+        click.option(
+            "--columns",
+            metavar="path=NAME,mi=NAME,...",
+            callback=lambda _context, _option, text: columns_by_role(text),
+            help="Your own table's columns for path, norm, mi, sttc, cd, hyp, age, sex, fold, if named otherwise.",
+        ),
+        click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all count."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @command(
     "evaluate", group=model, example="ecgbatch model evaluate 1 --labels /data/ptb-xl/ptbxl_database.csv --fold 10"
 )
 @click.argument("job", type=int, help="The job's id.")
-@click.option("--labels", type=PATH, required=True, metavar="ptbxl_database.csv", help="The labels.")
-@click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all are evaluated.")
+@labelled
 @as_json
 @click.option(
     "--page",
     type=PATH,
     metavar="FILE.html",
-    help="Draw ROC, precision-recall, calibration, confusion and co-occurrence too (needs the extra `evaluation`).",
+    help="Write a page with figures and pictures too (needs the extra `evaluation`).",
 )
-def evaluate(job: int, labels: Path, fold: int | None, as_json: bool, page: Path | None) -> None:
+def evaluate(
+    job: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool, page: Path | None
+) -> None:
     """Compare a job's predictions with labels.
 
-    The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv. Gives AUC, average precision,
-    F1, precision, recall and calibration error per superclass, macro and micro, and by age and sex, with 95 %
-    bootstrap intervals. Records without a superclass are left out.
+    The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv, where records without a
+    superclass are left out; or a table of your own with a column path and one of 0 and 1 for each superclass that it
+    tells. Gives AUC, average precision, F1, precision, recall and calibration error per superclass, macro and micro,
+    and by age and sex, with 95 % bootstrap intervals.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
-    import numpy as np
-
-    from ecgbatch.db import reports
-    from ecgbatch.db.migrate import open_database
     from ecgbatch.models.evaluation import figures
-    from ecgbatch.models.evaluation.labels import labelled_records
-    from ecgbatch.models.weights.registry import Registry
 
-    labelled = [record for record in labelled_records(labels) if fold in (None, record.fold)]
-    if not labelled:
-        raise EcgbatchError(f"{labels} has no record of fold {fold} with a superclass: choose another fold")
-    paths = {record.path for record in labelled}
-    with open_database(load().database_url).read() as connection:
-        [progress] = reports.progress(connection, job)
-        scored_by = Registry(load().model_dir).by_fingerprint(reports.model_fingerprint(connection, job))
-        found = {path: values for path, values in reports.probabilities(connection, job) if path in paths}
-    records = [record for record in labelled if record.path in found]
-    if not records:
-        raise EcgbatchError(
-            f"job {job} has predictions for none of the {len(labelled):,} records with labels: "
-            "it must be of PTB-XL at 100 Hz, under the paths in the column filename_lr"
-        )
-    if progress.remaining:
-        remark(f"job {job} is not finished: {progress.remaining:,} of {progress.total:,} records remain")
-    probabilities = np.array([found[record.path] for record in records])
-    found_out = figures.evaluate(records, probabilities, scored_by.thresholds)
-    about = {"job": job, "model": f"{scored_by.name}:{scored_by.version}", "fingerprint": scored_by.fingerprint}
-    about |= {"labels": labels.name, "fold": fold, "without_prediction": len(labelled) - len(records)}
+    known, [found] = _predictions([job], labels, columns, fold)
+    evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.superclasses)
+    about = {"job": job, "model": str(found.model), "fingerprint": found.model.fingerprint}
+    about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
+    about |= {"without_prediction": found.without_prediction}
     if page is not None:
         from ecgbatch.models.evaluation.page import write_page
 
-        write_page(page, about, found_out, records, probabilities)
+        write_page(page, about, evaluation, found)
     if as_json:
-        print_mapping(about | found_out.as_dict(), as_json=True)
+        print_mapping(about | evaluation.as_dict(), as_json=True)
     else:
-        _print_evaluation(about, found_out)
+        _print_evaluation(about, evaluation)
     remark("research use only, never for diagnosis")
+
+
+@command(
+    "compare", group=model, example="ecgbatch model compare 1 2 --labels /data/ptb-xl/ptbxl_database.csv --fold 10"
+)
+@click.argument("first", type=int, metavar="JOB", help="The first job's id.")
+@click.argument("second", type=int, metavar="JOB", help="The second job's id: its figures less the first's are shown.")
+@labelled
+@as_json
+def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool) -> None:
+    """Compare two jobs' predictions of the same records.
+
+    Shows how the second's figures differ from the first's, with 95 % intervals of a paired bootstrap, and how many
+    records change side at the models' thresholds; --json has each of them.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in evaluate
+    from ecgbatch.models.evaluation import comparison
+    from ecgbatch.models.evaluation.predictions import in_common
+
+    known, jobs = _predictions([first, second], labels, columns, fold)
+    records, *probabilities = in_common(*jobs)
+    found = comparison.compare(
+        records,
+        known.superclasses,
+        (probabilities[0], probabilities[1]),
+        (jobs[0].model.thresholds, jobs[1].model.thresholds),
+    )
+    about: dict[str, Any] = {"first": f"job {first}, {jobs[0].model}", "second": f"job {second}, {jobs[1].model}"}
+    about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
+    if as_json:
+        print_mapping(about | found.as_dict(), as_json=True)
+    else:
+        _print_comparison(about, found)
+    remark("research use only, never for diagnosis")
+
+
+def _predictions(
+    jobs: list[int], file: Path, columns: dict[str, str], fold: int | None
+) -> "tuple[Labels, list[Predictions]]":
+    """The labels, of one fold if it is given, and what each job predicted for their records."""
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.models.evaluation.labels import read_labels
+    from ecgbatch.models.evaluation.predictions import predictions
+    from ecgbatch.models.weights.registry import Registry
+
+    labels, settings = read_labels(file, columns), load()
+    if fold is not None:
+        labels = replace(labels, records=[record for record in labels.records if record.fold == fold])
+        if not labels.records:
+            raise EcgbatchError(f"{file} has no record of fold {fold} with labels: choose another fold")
+    with open_database(settings.database_url).read() as connection:
+        found = [predictions(connection, Registry(settings.model_dir), job, labels) for job in jobs]
+    for each in found:
+        if each.remaining:
+            remark(f"job {each.job} is not finished: {each.remaining:,} of {each.total:,} records remain")
+    return labels, found
 
 
 def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
@@ -288,9 +345,7 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
 
     exact = {"records": evaluation.records, "exact_match": str(evaluation.exact_match)}
     intervals = {"intervals": f"95 %, from {RESAMPLES} bootstrap resamples of the records"}
-    summary = (about | exact | intervals).items()
-    print_mapping({key.replace("_", " "): value for key, value in summary if value is not None})
-    print()
+    _print_about(about | exact | intervals)
     ranked, decided = ("auc", "average_precision", "f1"), ("precision", "recall", "calibration_error")
     rows = [
         [row, evaluation.positives.get(row), evaluation.thresholds.get(row)]
@@ -303,6 +358,25 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
     print()
     groups = [[g.by, g.name, g.records, *(str(g.figures[metric]) for metric in ranked)] for g in evaluation.groups]
     print_rows(["by", "group", "records", *(f"macro {metric.replace('_', ' ')}" for metric in ranked)], groups)
+
+
+def _print_comparison(about: dict[str, Any], comparison: "Comparison") -> None:
+    from ecgbatch.models.evaluation.bootstrap import RESAMPLES
+
+    intervals = {"intervals": f"95 %, from {RESAMPLES} paired bootstrap resamples of the records"}
+    _print_about(about | {"records": comparison.records} | intervals)
+    shown, counts = ("auc", "average_precision", "f1", "calibration_error"), comparison.counts()
+    rows = [
+        [row, *(str(figures[metric]) for metric in shown), *counts.get(row, (None, None))]
+        for row, figures in comparison.differences.items()
+    ]
+    differences = [f"difference of {metric.replace('_', ' ')}" for metric in shown]
+    print_rows(["superclass", *differences, "now right", "now wrong"], rows)
+
+
+def _print_about(about: dict[str, Any]) -> None:
+    print_mapping({key.replace("_", " "): value for key, value in about.items() if value is not None})
+    print()
 
 
 @command("export", group=model, example="ecgbatch model export --format onnx --raw --check /data/ptb-xl model.onnx")

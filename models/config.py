@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LABELS = ("norm", "mi", "sttc", "cd", "hyp")
+MEANINGS = {
+    "norm": "normal ECG",
+    "mi": "myocardial infarction",
+    "sttc": "ST/T change",
+    "cd": "conduction disturbance",
+    "hyp": "hypertrophy",
+}
+"""What the superclasses of PTB-XL are."""
 
 VARIANTS = ("stacked", "hierarchical")
 CONV_WIDTH = 4

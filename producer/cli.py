@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, command
+from ecgbatch.commands import PATH, as_json, columns_by_role, command
 from ecgbatch.printing import print_rows, remark, say
 from ecgbatch.settings import Settings, load
 
@@ -31,7 +31,7 @@ def archive_options(function: F) -> F:
         click.option(
             "--columns",
             metavar="path=NAME,...",
-            callback=lambda _context, _option, text: _columns(text),
+            callback=lambda _context, _option, text: columns_by_role(text),
             help="The table's columns for path, age and sex, where they have other names.",
         ),
         click.option(
@@ -59,14 +59,6 @@ def archive_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
-
-
-def _columns(text: str | None) -> dict[str, str]:
-    """`path=filename,age=years` by role."""
-    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if text else []
-    if not all(role.strip() and name.strip() for role, name in pairs):
-        raise click.BadParameter(f"{text!r} is not of the form path=NAME,age=NAME,sex=NAME")
-    return {role.strip(): name.strip() for role, name in pairs}
 
 
 @command(example="ecgbatch run /data/ptb-xl")

@@ -42,10 +42,17 @@ def draws(records: int) -> Iterator[Numbers]:
         left -= size
 
 
-def estimate(values: Numbers) -> Estimate:
-    """The figure comes first; draws that cannot tell it, for lack of positives or negatives, are left out."""
+def estimate(values: Numbers, *, grows_by_chance: bool = False) -> Estimate:
+    """The figure comes first; draws that cannot tell it, for lack of positives or negatives, are left out.
+
+    A figure that chance alone makes larger is larger in the draws than in the records, for a draw has chance twice.
+    With `grows_by_chance` the draws are moved by their mean excess, the bootstrap's estimate of that bias (Efron &
+    Tibshirani 1993, chapter 10), so that the interval is around the figure; it does not go below 0.
+    """
     value, draws = values[0], values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value) or not len(draws):
         return Estimate(None, None, None)
+    if grows_by_chance:
+        draws = np.maximum(draws - (draws.mean() - value), 0)
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(*(round(float(each), DIGITS) for each in (value, low, high)))

@@ -15,13 +15,12 @@ from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.metrics import Numbers, Probabilities
 
 METRICS = ("auc", "average_precision", "f1", "precision", "recall", "calibration_error")
-ROWS = (*LABELS, "macro", "micro")
+GROWS_BY_CHANCE = "calibration_error"
 
 AGE_GROUPS = {"<40": 40.0, "40-59": 60.0, "60-79": 80.0, ">=80": math.inf}
 """Age groups and the age, in years, below which they end."""
 
 SEXES: dict[float | None, str] = {0: "male", 1: "female"}
-
 
 Figures = dict[str, Estimate]
 
@@ -40,7 +39,7 @@ class Group:
 class Evaluation:
     """`figures` has a row per superclass, one of their means (macro) and one of all their decisions pooled (micro).
 
-    Precision, recall and F1 are at the `thresholds`. `exact_match` is the share of records with all five
+    Precision, recall and F1 are at the `thresholds`. `exact_match` is the share of records with all labelled
     superclasses decided as they are labelled.
     """
 
@@ -61,13 +60,16 @@ class Evaluation:
 
 
 def evaluate(
-    records: Sequence[LabelledRecord], probabilities: Probabilities, thresholds: Mapping[str, float]
+    records: Sequence[LabelledRecord],
+    probabilities: Probabilities,
+    thresholds: Mapping[str, float],
+    superclasses: Sequence[str] = LABELS,
 ) -> Evaluation:
-    """Compares the records' labels with their probabilities, (R, 5) in the order of LABELS; R is not 0."""
+    """Compares the records' labels with their probabilities, (R, K) in the order of the superclasses; R is not 0."""
     labels = labels_of(records)
     values: Numbers = probabilities.astype(np.float64)
-    found = values >= [thresholds[name] for name in LABELS]
-    overall = np.concatenate([_overall(labels, values, found, counts) for counts in draws(len(records))])
+    found = decided(values, superclasses, thresholds)
+    figures = np.concatenate([overall(labels, values, found, counts) for counts in draws(len(records))])
     exact = np.concatenate([_exact_match(labels, found, counts) for counts in draws(len(records))])
     groups = []
     for by, name, chosen in _groups(records):
@@ -76,44 +78,55 @@ def evaluate(
         groups.append(Group(by, name, int(chosen.sum()), _figures(macro)))
     return Evaluation(
         records=len(records),
-        positives=dict(zip(LABELS, labels.sum(axis=0).tolist(), strict=True)),
-        thresholds={name: thresholds[name] for name in LABELS},
+        positives=dict(zip(superclasses, labels.sum(axis=0).tolist(), strict=True)),
+        thresholds={name: thresholds[name] for name in superclasses},
         exact_match=estimate(exact),
-        figures={row: _figures(overall[:, at]) for at, row in enumerate(ROWS)},
+        figures={row: _figures(figures[:, at]) for at, row in enumerate(rows_of(superclasses))},
         groups=groups,
     )
 
 
+def rows_of(superclasses: Sequence[str]) -> tuple[str, ...]:
+    """What there are figures of."""
+    return (*superclasses, "macro", "micro")
+
+
 def labels_of(records: Sequence[LabelledRecord]) -> NDArray[np.int64]:
-    """The records' labels, (R, 5)."""
+    """The records' labels, (R, K)."""
     return np.array([record.labels for record in records], np.int64)
 
 
-def _overall(labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers) -> Numbers:
-    """(R, 5) each and (B, R) -> (B, ROWS, METRICS)."""
+def decided(probabilities: Numbers, superclasses: Sequence[str], thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Which superclasses are found, (R, K): those whose probability reaches the threshold."""
+    found: NDArray[np.bool_] = probabilities >= [thresholds[name] for name in superclasses]
+    return found
+
+
+def overall(labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers) -> Numbers:
+    """(R, K) each, and how often each record counts, (B, R) -> (B, rows, METRICS), rows as `rows_of` names them."""
     superclasses = _per_superclass(labels, probabilities, found, counts)
-    micro = _metrics(labels.ravel(), probabilities.ravel(), found.ravel(), counts.repeat(len(LABELS), axis=1))
+    micro = _metrics(labels.ravel(), probabilities.ravel(), found.ravel(), counts.repeat(labels.shape[1], axis=1))
     return np.concatenate([superclasses, superclasses.mean(axis=1, keepdims=True), micro[:, np.newaxis]], axis=1)
 
 
 def _per_superclass(
     labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers
 ) -> Numbers:
-    """(R, 5) each and (B, R) -> (B, 5, METRICS)."""
+    """(R, K) each and (B, R) -> (B, K, METRICS)."""
     columns = zip(labels.T, probabilities.T, found.T, strict=True)
     return np.stack([_metrics(*column, counts) for column in columns], axis=1)
 
 
 def _metrics(labels: NDArray[np.int64], probabilities: Numbers, found: NDArray[np.bool_], counts: Numbers) -> Numbers:
     """(R,) each and (B, R) -> (B, METRICS)."""
-    decided = metrics.confusion(labels, found, counts)
+    at_threshold = metrics.confusion(labels, found, counts)
     return np.stack(
         [
             metrics.roc_auc(labels, probabilities, counts),
             metrics.average_precision(labels, probabilities, counts),
-            decided.f1,
-            decided.precision,
-            decided.recall,
+            at_threshold.f1,
+            at_threshold.precision,
+            at_threshold.recall,
             metrics.expected_calibration_error(labels, probabilities, counts),
         ],
         axis=1,
@@ -127,7 +140,9 @@ def _exact_match(labels: NDArray[np.int64], found: NDArray[np.bool_], counts: Nu
 
 def _figures(values: Numbers) -> Figures:
     """(1 + RESAMPLES, METRICS) -> a figure of each metric."""
-    return {metric: estimate(values[:, at]) for at, metric in enumerate(METRICS)}
+    return {
+        metric: estimate(values[:, at], grows_by_chance=metric == GROWS_BY_CHANCE) for at, metric in enumerate(METRICS)
+    }
 
 
 def _groups(records: Sequence[LabelledRecord]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

@@ -1,64 +1,106 @@
-"""PTB-XL's labels: statements, and diagnostic superclasses by the rule of its benchmark (Strodthoff et al. 2021)."""
+"""The labels that predictions are compared with: those of PTB-XL, or columns of 0 and 1 in a table of one's own."""
 
-import ast
-import csv
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ecgbatch.models.config import LABELS
+from ecgbatch.records.archives.tables import ROLES, Row, Table, cell, columns_of
+from ecgbatch.records.paths import write_down
 from ecgbatch.settings import EcgbatchError
 
-STATEMENTS = "scp_statements.csv"
+ZERO_OR_ONE = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 
 
 class LabelledRecord(NamedTuple):
-    """One row of ptbxl_database.csv: `labels` are 0 or 1 in the order of LABELS, age is in years.
+    """A record and its labels, 0 or 1 each, in the order of the superclasses that the table tells; age is in years.
 
-    `statements` are 0 or 1 for each row of scp_statements.csv: diagnoses, and what is said of form and rhythm.
+    `statements`, of PTB-XL alone, are 0 or 1 for each row of scp_statements.csv.
     """
 
     path: str
-    fold: int
+    fold: int | None
     age: float | None
     sex: float | None
     labels: tuple[int, ...]
-    statements: tuple[int, ...]
+    statements: tuple[int, ...] = ()
 
 
-def labelled_records(database: Path) -> list[LabelledRecord]:
-    """The records of ptbxl_database.csv that have a superclass, in the order of the file.
+@dataclass(frozen=True)
+class Labels:
+    """The records of a table of labels, which of the five superclasses it tells, and the SHA-256 of the file."""
 
-    A record has a superclass when one of its `scp_codes`, whatever its likelihood, has that `diagnostic_class` in
-    scp_statements.csv, which must lie beside the database. Records without any are left out. `path` is that of
-    the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
+    superclasses: tuple[str, ...]
+    records: list[LabelledRecord]
+    sha256: str
+
+
+def read_labels(file: Path, columns: Mapping[str, str]) -> Labels:
+    """The labels in a CSV table.
+
+    A table with the column scp_codes is PTB-XL's, see `ptbxl`. Any other, or one for which `columns` are named, has a
+    column path and one of 0 and 1 for each superclass that it tells: norm, mi, sttc, cd, hyp; age, sex and fold if it
+    likes. `columns` says which column is meant by each of these names, where it has another. Raises EcgbatchError for
+    a table that is not so.
     """
-    rows = _rows(database, ("scp_codes", "strat_fold", "filename_lr", "age", "sex"))
-    statements = _rows(database.with_name(STATEMENTS), ("", "diagnostic_class"))
-    superclasses = {row[""]: row["diagnostic_class"].lower() for row in statements}
-    records = []
-    for row in rows:
-        try:
-            codes = set(ast.literal_eval(row["scp_codes"]))
-            age, sex = (float(row[key]) if row[key] else None for key in ("age", "sex"))
-            fold = int(float(row["strat_fold"]))
-        except (ValueError, SyntaxError, TypeError):
-            raise EcgbatchError(f"{database}: cannot read the row of {row['filename_lr']}") from None
-        found = {superclasses.get(code) for code in codes}
-        if found & set(LABELS):
-            labels = tuple(int(label in found) for label in LABELS)
-            said = tuple(int(code in codes) for code in superclasses)
-            records.append(LabelledRecord(row["filename_lr"], fold, age, sex, labels, said))
-    return records
+    from ecgbatch.models.evaluation.ptbxl import labelled_records
+
+    if not file.exists():
+        raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, or a table of your own")
+    if not columns and "scp_codes" in columns_of(file):
+        superclasses, records = tuple(LABELS), labelled_records(file)
+    else:
+        superclasses, records = _plain_labels(file, columns)
+    if not records:
+        raise EcgbatchError(f"{file} has no record with labels")
+    return Labels(superclasses, records, _sha256(file))
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise EcgbatchError(f"there is no file {path}: give PTB-XL's ptbxl_database.csv, with {STATEMENTS}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EcgbatchError(f"cannot read {path} ({error})") from None
-    if not rows or any(rows[0].get(column) is None for column in columns):
-        raise EcgbatchError(f"{path} lacks a column of {', '.join(filter(None, columns))}: it is not PTB-XL's")
-    return rows
+def _plain_labels(file: Path, columns: Mapping[str, str]) -> tuple[tuple[str, ...], list[LabelledRecord]]:
+    known = (*ROLES, "fold", *LABELS)
+    if unknown := sorted(set(columns) - set(known)):
+        raise EcgbatchError(f"--columns takes {', '.join(known)}, not {unknown[0]!r}")
+    table = Table(file, columns)
+    table.index("path", needed=True)
+    superclasses = tuple(name for name in LABELS if table.index(name) is not None)
+    if not superclasses:
+        raise EcgbatchError(f"{file} tells none of {', '.join(LABELS)}: name a column with --columns norm=NAME")
+    return superclasses, list(_records(table, superclasses))
+
+
+def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRecord]:
+    path, fold = table.index("path"), table.index("fold")
+    columns = [table.index(name) for name in superclasses]
+    seen = set()
+    for row in table.rows():
+        record = normal_path(cell(row.cells, path))
+        if not record or record in seen:
+            raise EcgbatchError(f"{table.file}, line {row.line}: each line needs a path, and one of its own")
+        seen.add(record)
+        labels = tuple(ZERO_OR_ONE.get(cell(row.cells, column).strip(), -1) for column in columns)
+        if -1 in labels:
+            name = superclasses[labels.index(-1)]
+            raise EcgbatchError(f"{table.file}, line {row.line}: {name} is neither 0 nor 1")
+        yield LabelledRecord(record, fold_of(table, row, fold), row.age, row.sex, labels)
+
+
+def fold_of(table: Table, row: Row, column: int | None) -> int | None:
+    """The fold that a row is in; None where the table tells none. Raises EcgbatchError for what is no number."""
+    text = cell(row.cells, column).strip()
+    if not text:
+        return None
+    if not text.removesuffix(".0").isdecimal() or len(text) > 9:
+        raise EcgbatchError(f"{table.file}, line {row.line}: its fold is no whole number")
+    return int(text.removesuffix(".0"))
+
+
+def normal_path(text: str) -> str:
+    """A record's path as the database has it: with `/`, without `./` and `.hea`."""
+    return write_down(text.strip().replace("\\", "/").removeprefix("./").removesuffix(".hea"))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.evaluation.labels import LabelledRecord, labelled_records
+from ecgbatch.models.evaluation.labels import LabelledRecord
+from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import SAMPLES, RecordError
@@ -40,7 +41,9 @@ def prepare(archive: Path, folder: Path, say: Say) -> tuple[Examples, Examples]:
     Raises EcgbatchError when a recording cannot be read or is shorter than ten seconds, or when the labels leave
     nothing to learn.
     """
-    records = [r for r in labelled_records(archive / "ptbxl_database.csv") if r.fold <= VALIDATION_FOLD]
+    records = [
+        r for r in labelled_records(archive / "ptbxl_database.csv") if r.fold is not None and r.fold <= VALIDATION_FOLD
+    ]
     signals = _cleaned(archive, records, folder, say)
     filled = [preprocessing.metadata(r.age, r.sex, preprocessing.MetadataFill()).values for r in records]
     parts = [

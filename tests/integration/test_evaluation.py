@@ -1,5 +1,6 @@
 """Evaluation: figures with their intervals, the command on each kind of database, and the page."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -19,18 +20,23 @@ from scoring import LEASE, claim, failure, prediction, take
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
-from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.config import LABELS, MEANINGS, NetworkConfig
 from ecgbatch.models.evaluation import metrics
-from ecgbatch.models.evaluation.figures import METRICS, ROWS, evaluate
-from ecgbatch.models.evaluation.labels import LabelledRecord
-from ecgbatch.models.evaluation.page import write_page
+from ecgbatch.models.evaluation.comparison import compare
+from ecgbatch.models.evaluation.figures import METRICS, evaluate, rows_of
+from ecgbatch.models.evaluation.labels import LabelledRecord, read_labels
+from ecgbatch.models.evaluation.page import _caveat, write_page
+from ecgbatch.models.evaluation.predictions import Predictions
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.weights.model import Model
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.recording import Record
+from ecgbatch.settings import EcgbatchError
 
 THRESHOLDS = {"norm": 0.55, "mi": 0.4, "sttc": 0.5, "cd": 0.35, "hyp": 0.6}
-ABOUT = {"job": 1, "model": "a:1", "fingerprint": "f00", "labels": "a<b>.csv", "fold": 9, "without_prediction": 2}
+ABOUT = {"job": 1, "model": "a:1", "fingerprint": "f00", "labels": "a<b>.csv", "labels_sha256": "abc"}
+ABOUT |= {"fold": 9, "without_prediction": 2}
+MODEL = Model({"name": "a", "version": "1", "training": {}}, Path())
 
 
 def some_records(count: int, seed: int = 0) -> tuple[list[LabelledRecord], NDArray[np.float64]]:
@@ -76,8 +82,11 @@ def test_every_figure_and_interval_is_that_of_a_plain_bootstrap() -> None:
     expected = plain(np.arange(40))
     drawn = [plain(draw) for draw in draws]
     for metric in METRICS:
-        for at, row in enumerate(ROWS):
-            low, high = np.nanpercentile([each[metric][at] for each in drawn], [2.5, 97.5])
+        for at, row in enumerate(rows_of(LABELS)):
+            values = np.array([each[metric][at] for each in drawn])
+            if metric == "calibration_error":
+                values = np.maximum(values - (values.mean() - expected[metric][at]), 0)
+            low, high = np.nanpercentile(values, [2.5, 97.5])
             assert evaluation.figures[row][metric] == pytest.approx((expected[metric][at], low, high), abs=6e-5)
     exact = ((probabilities >= thresholds) == labels).all(axis=1)
     low, high = np.percentile(exact[draws].mean(axis=1), [2.5, 97.5])
@@ -131,6 +140,15 @@ def test_a_superclass_that_no_record_has_leaves_gaps_and_no_zeros() -> None:
 
 
 # ------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLite, and PostgreSQL for the tests that ask for it: what is read from either is the same."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        url: str = request.getfixturevalue("postgresql_url")
+        return url
+    return f"sqlite:///{tmp_path}/test.db"
 
 
 @pytest.fixture
@@ -211,7 +229,11 @@ def output(command: Command, *arguments: str | Path) -> str:
     return command("model", "evaluate", *arguments, "--labels", "ptbxl_database.csv").stdout
 
 
-@pytest.mark.parametrize(("job", "fold", "scored"), [("1", 2, 60), ("1", None, 60), ("3", None, 20)])
+@pytest.mark.parametrize(
+    ("database_url", "job", "fold", "scored"),
+    [("sqlite", "1", 2, 60), ("postgresql", "1", None, 60), ("sqlite", "3", None, 20)],
+    indirect=["database_url"],
+)
 def test_a_job_s_predictions_are_compared_with_the_labels(
     evaluated: Command, job: str, fold: int | None, scored: int
 ) -> None:
@@ -256,7 +278,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(evaluated: Command) -> Non
 
     assert "no job 9" in error("9")
     assert "there is no file none.csv" in error("1", labels="none.csv")
-    assert "no record of fold 11 with a superclass" in error("1", "--fold", "11")
+    assert "no record of fold 11 with labels" in error("1", "--fold", "11")
     labels = evaluated.folder / "ptbxl_database.csv"
     labels.with_name("elsewhere.csv").write_text(labels.read_text().replace(",r", ",records100/r"))
     assert "predictions for none of the" in error("1", labels="elsewhere.csv")
@@ -273,47 +295,195 @@ def test_the_command_writes_a_page(evaluated: Command) -> None:
     assert "<h1>mine:1 on fold 2 of ptbxl_database.csv</h1>" in (evaluated.folder / "page.html").read_text()
 
 
+# ------------------------------------------------------------------------------------------ labels of one's own
+
+
+def write_own_labels(folder: Path, superclasses: tuple[str, ...] = ("mi", "hyp")) -> None:
+    """The labels of some_records(62) under names of one's own, of these superclasses, r0 to r39."""
+    lines = [",".join(["File", *(f"is_{name}" for name in superclasses), "age"])]
+    for record in some_records(62)[0][:40]:
+        labels = [str(record.labels[LABELS.index(name)]) for name in superclasses]
+        lines.append(",".join([f"./{record.path}.hea", *labels, str(record.age)]))
+    (folder / "mine.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_job_is_compared_with_labels_of_ones_own(evaluated: Command) -> None:
+    write_own_labels(evaluated.folder)
+    columns_named = ("--columns", "path=file,mi=is_mi,hyp=is_hyp")
+    done = evaluated("model", "evaluate", "1", "--labels", "mine.csv", *columns_named, "--json")
+    found = json.loads(done.stdout)
+    records, probabilities = some_records(62)
+    chosen = [n for n in range(40) if n not in (1, 11)]
+    mine = [records[n]._replace(sex=None, labels=(records[n].labels[1], records[n].labels[4])) for n in chosen]
+    alone = evaluate(mine, probabilities[chosen][:, [1, 4]], THRESHOLDS, ("mi", "hyp"))
+    expected = json.loads(json.dumps(alone.as_dict()))
+    assert {key: found[key] for key in expected} == expected
+    assert set(found["figures"]) == {"mi", "hyp", "macro", "micro"}
+    assert found["without_prediction"] == 2
+    assert found["labels_sha256"] == hashlib.sha256((evaluated.folder / "mine.csv").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "said"),
+    [
+        ("path,mi\nr0,1\n", {"nml": "mi"}, "not 'nml'"),
+        ("path,mi\nr0,1\n", {"norm": "normal"}, "no column 'normal'"),
+        ("path,foo\nr0,1\n", {}, "tells none of"),
+        ("file,mi\nr0,1\n", {}, "no column 'path'"),
+        ("path,mi\nr0,2\n", {}, "line 2: mi is neither 0 nor 1"),
+        ("path,mi\nr0\n", {}, "neither 0 nor 1"),
+        ("path,mi\nr0,1\nr0,0\n", {}, "line 3"),
+        ("path,mi,fold\nr0,1,inf\n", {}, "line 2: its fold"),
+        ("path,mi,fold\nr0,1,1e400\n", {}, "line 2: its fold"),
+        ("path,mi\n", {}, "no record with labels"),
+        ("", {}, "no column 'path'"),
+        ("path,mi\n" + "x" * 2**21, {}, "line 2"),
+        ('path,mi\n"' + "x" * 200_000 + '",1\n', {}, "cannot read"),
+    ],
+    ids=range(13),
+)
+def test_labels_that_make_no_sense_are_one_line(
+    tmp_path: Path, content: str, columns: dict[str, str], said: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(EcgbatchError) as error:
+        read_labels(tmp_path / "labels.csv", columns)
+    assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+# ------------------------------------------------------------------------------------------ two jobs
+
+
+def test_differences_are_those_of_a_plain_paired_bootstrap() -> None:
+    records, first = some_records(60)
+    second = np.clip(first + 0.2 * np.random.default_rng(1).standard_normal(first.shape), 0, 1)
+    found = compare(records, LABELS, (first, second), (THRESHOLDS, THRESHOLDS))
+    labels, draws = columns(records)[:, 1], np.random.default_rng(0).integers(60, size=(1000, 60))
+    drawn = [
+        float(metrics.roc_auc(labels[draw], second[draw, 1]) - metrics.roc_auc(labels[draw], first[draw, 1]))
+        for draw in (np.arange(60), *draws)
+    ]
+    low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
+    assert found.differences["mi"]["auc"] == pytest.approx((drawn[0], low, high), abs=6e-5)
+    thresholds = np.array(list(THRESHOLDS.values()))
+    changed = np.argwhere((first >= thresholds) != (second >= thresholds))
+    assert [(change.path, change.superclass) for change in found.changes] == [
+        (records[at].path, LABELS[column]) for at, column in changed
+    ]
+    right = sum(((second >= thresholds) == columns(records))[tuple(each)] for each in changed)
+    assert sum(now_right for now_right, _ in found.counts().values()) == right
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    records, probabilities = some_records(30)
+    same = compare(records, LABELS, (probabilities, probabilities), (THRESHOLDS, THRESHOLDS))
+    assert not same.changes
+    assert all(figures[metric] == (0, 0, 0) for figures in same.differences.values() for metric in METRICS)
+
+
+def test_two_jobs_are_compared(evaluated: Command) -> None:
+    line = ("model", "compare", "1", "2", "--labels", "ptbxl_database.csv")
+    found = json.loads(evaluated(*line, "--json").stdout)
+    records, probabilities, _ = expected(None, 60)
+    thresholds = (THRESHOLDS, dict.fromkeys(LABELS, 0.5))
+    plain = compare(records, LABELS, (probabilities, 1 - probabilities), thresholds)
+    assert (found["records"], found["first"], found["second"]) == (len(records), "job 1, mine:1", "job 2, other:1")
+    for row, figures in plain.differences.items():
+        assert found["differences"][row]["auc"]["value"] == pytest.approx(figures["auc"].value, abs=1e-4)
+    assert len(found["changes"]) == len(plain.changes)
+    table = evaluated(*line).stdout
+    right, wrong = plain.counts()["mi"]
+    assert re.search(rf"^mi .* {right} +{wrong}$", table, re.MULTILINE)
+    nothing = evaluated("model", "compare", "1", "3", "--labels", "ptbxl_database.csv", "--fold", "11", status=1)
+    assert "no record of fold 11" in nothing.stderr
+
+
 # ------------------------------------------------------------------------------------------ the page
 
 
 def page(path: Path, records: list[LabelledRecord], probabilities: NDArray[np.float64], **about: Any) -> str:
-    write_page(path, ABOUT | about, evaluate(records, probabilities, THRESHOLDS), records, probabilities)
+    found = Predictions(1, MODEL, records, probabilities, 2, 82, 0)
+    write_page(path, ABOUT | about, evaluate(records, probabilities, THRESHOLDS), found)
     return path.read_text()
 
 
-def test_the_page_needs_nothing_else_and_is_the_same_each_time(tmp_path: Path) -> None:
-    content = page(tmp_path / "a.html", *some_records(80))
-    assert content == page(tmp_path / "b.html", *some_records(80))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of some_records(80)."""
+    return page(tmp_path_factory.mktemp("page") / "a.html", *some_records(80))
+
+
+def test_the_page_needs_nothing_else_and_is_the_same_each_time(drawn: str, tmp_path: Path) -> None:
+    content, again = drawn, page(tmp_path / "b.html", *some_records(80))
+    time = r"<td>[-0-9]+ [0-9:]+ UTC</td>"
+    assert re.sub(time, "", content) == re.sub(time, "", again) != content
     assert not re.search(r"""(src|href)=["'](?!#|data:)|url\((?!#)|<script|@import""", content)
     assert "research use only, never for diagnosis" in content
     assert "<h1>a:1 on fold 9 of a&lt;b&gt;.csv</h1>" in content
-    assert "<h1>a:1 on a&lt;b&gt;.csv</h1>" in page(tmp_path / "c.html", *some_records(80), fold=None)
+    assert "prefers-color-scheme: dark" in content
+    assert not re.search("#(243b53|1f5f99|9aa5b1|dbe4ec)", re.sub(r"<style>.*?</style>", "", content, flags=re.DOTALL))
 
 
-def test_the_page_shows_the_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fold", "training", "said"),
+    [
+        (9, {}, "flatter the model a little"),
+        (8, {}, "far too good"),
+        (10, {}, "has not seen fold 10"),
+        (None, {}, "trained on folds 1 to 8"),
+        (9, None, "only who trained it can say"),
+    ],
+)
+def test_the_page_says_what_its_figures_are_worth(fold: int | None, training: dict[str, Any] | None, said: str) -> None:
+    assert said in _caveat(Model({"training": training}, Path()), fold)
+
+
+def test_the_page_shows_the_figures(drawn: str) -> None:
     records, probabilities = some_records(80)
-    content = page(tmp_path / "a.html", records, probabilities)
+    content = drawn
     evaluation = evaluate(records, probabilities, THRESHOLDS)
     for figures in (*evaluation.figures.values(), *(group.figures for group in evaluation.groups)):
         for estimate in figures.values():
-            assert f"<td>{estimate.value:.4f}<span>{estimate.low:.4f}–{estimate.high:.4f}</span></td>" in content
-    roc, precision, calibration, confusion, together = texts(content)
-    for label, superclass, p in zip(LABELS, columns(records).T, probabilities.T, strict=True):
-        figures, name = evaluation.figures[label], label.upper()
-        assert f"{name}, AUC {figures['auc'].value:.4f}" in roc
-        assert f"{name}, AP {figures['average_precision'].value:.4f}" in precision
-        assert f"{name}, error {figures['calibration_error'].value:.4f}" in calibration
-        assert name in confusion
+            assert f"<td>{estimate.value:.3f}<span>{estimate.low:.3f}–{estimate.high:.3f}</span></td>" in content
+    tiles = content[content.index('<div class="tiles">') : content.index("<h2>Figures")]
+    assert f"<b>{evaluation.figures['macro']['auc'].value:.3f}</b>" in tiles
+    assert f"<b>{evaluation.exact_match.value:.3f}</b>" in tiles
+    auc, f1, *panels = texts(content)
+    for row, name in {**MEANINGS, "macro": "mean of the superclasses (macro)"}.items():
+        assert name in auc and name in f1, row
+    assert {"age <40", "sex female"} <= set(panels[0])
+    roc, precision, calibration, confusion = (panels[2 + 5 * at :][:5] for at in range(4))
+    labelled, together = panels[22:]
+    for at, (label, superclass, p) in enumerate(zip(LABELS, columns(records).T, probabilities.T, strict=True)):
+        figures = evaluation.figures[label]
+        for panel, what, metric in (
+            (roc[at], "AUC", "auc"),
+            (precision[at], "AP", "average_precision"),
+            (calibration[at], "error", "calibration_error"),
+        ):
+            assert MEANINGS[label] in panel
+            [title] = [text for text in panel if text.startswith(what)]
+            assert float(title.split()[-1]) == pytest.approx(figures[metric].value, abs=6e-4)
         found = superclass[p >= THRESHOLDS[label]]
-        assert {f"{found.sum()}", f"{(found == 0).sum()}", f"{superclass.sum() - found.sum()}"} <= set(confusion)
-        assert str(evaluation.positives[label]) in together
+        counts = {f"{found.sum()}", f"{(found == 0).sum()}", f"{superclass.sum() - found.sum()}"}
+        assert counts <= set(confusion[at])
+        assert str(evaluation.positives[label]) in labelled
+        assert str(len(found)) in together
 
 
 def test_the_page_of_one_record_has_gaps(tmp_path: Path) -> None:
     records, probabilities = some_records(2)
     content = page(tmp_path / "a.html", records[:1], probabilities[:1])
-    assert len(texts(content)) == 5
+    assert len(texts(content)) == 2 + 2 + 4 * 5 + 2
     assert "nan" not in re.sub(r"<(style|svg).*?</\1>", "", content, flags=re.DOTALL).lower()
+
+
+def test_what_a_page_is_made_of_cannot_break_out_of_it(tmp_path: Path) -> None:
+    hostile: Any = "<script>alert(1)</script>&\"'"
+    about: dict[str, Any] = dict.fromkeys(("model", "labels", "fingerprint", "labels_sha256"), hostile)
+    content = page(tmp_path / "a.html", *some_records(20), **about)
+    assert "<script" not in content
+    assert content.count("&lt;script&gt;") >= 5
 
 
 def texts(content: str) -> list[list[str]]:

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS
-from ecgbatch.models.evaluation.labels import labelled_records
 from ecgbatch.models.evaluation.metrics import roc_auc
+from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.training.augmentation import augmented
 from ecgbatch.models.training.examples import prepare

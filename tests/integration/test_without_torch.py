@@ -36,7 +36,7 @@ def lacking(command: Command, folder: Path, startup: str) -> Command:
 def needs_torch(command: Command, *line: str | Path) -> str:
     """The one line that a command ends with."""
     *before, said = command(*line, status=1).stderr.splitlines()
-    assert not [line for line in before if "torch" in line]
+    assert not [line for line in before if "needs torch" in line]
     assert said.endswith("needs torch: pip install 'ecgbatch[torch]'")
     return said
 

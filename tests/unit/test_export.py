@@ -20,8 +20,8 @@ from places import SHARED
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
-from ecgbatch.models.evaluation.labels import labelled_records
 from ecgbatch.models.evaluation.metrics import roc_auc
+from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.export import export, onnx_builder, onnx_graph
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.training.examples import read_signal
