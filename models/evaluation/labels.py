@@ -1,12 +1,16 @@
 """The labels that predictions are compared with: those of PTB-XL, or columns of 0 and 1 in a table of one's own."""
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ecgbatch.models.config import LABELS
+from ecgbatch.records.archives.lines import TextFile
 from ecgbatch.records.archives.tables import ROLES, Row, Table, cell, columns_of
 from ecgbatch.records.paths import write_down
 from ecgbatch.settings import EcgbatchError
@@ -49,7 +53,7 @@ def read_labels(file: Path, columns: Mapping[str, str]) -> Labels:
 
     if not file.exists():
         raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, or a table of your own")
-    if not columns and "scp_codes" in columns_of(file):
+    if not columns and "scp_codes" in columns_of(text_file(file)):
         superclasses, records = tuple(LABELS), labelled_records(file)
     else:
         superclasses, records = _plain_labels(file, columns)
@@ -62,7 +66,7 @@ def _plain_labels(file: Path, columns: Mapping[str, str]) -> tuple[tuple[str, ..
     known = (*ROLES, "fold", *LABELS)
     if unknown := sorted(set(columns) - set(known)):
         raise EcgbatchError(f"--columns takes {', '.join(known)}, not {unknown[0]!r}")
-    table = Table(file, columns)
+    table = Table(text_file(file), columns)
     table.index("path", needed=True)
     superclasses = tuple(name for name in LABELS if table.index(name) is not None)
     if not superclasses:
@@ -77,13 +81,26 @@ def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRe
     for row in table.rows():
         record = normal_path(cell(row.cells, path))
         if not record or record in seen:
-            raise EcgbatchError(f"{table.file}, line {row.line}: each line needs a path, and one of its own")
+            raise EcgbatchError(f"{table.file.name}, line {row.line}: each line needs a path, and one of its own")
         seen.add(record)
         labels = tuple(ZERO_OR_ONE.get(cell(row.cells, column).strip(), -1) for column in columns)
         if -1 in labels:
             name = superclasses[labels.index(-1)]
-            raise EcgbatchError(f"{table.file}, line {row.line}: {name} is neither 0 nor 1")
+            raise EcgbatchError(f"{table.file.name}, line {row.line}: {name} is neither 0 nor 1")
         yield LabelledRecord(record, fold_of(table, row, fold), row.age, row.sex, labels)
+
+
+def text_file(path: Path) -> TextFile:
+    """A file of labels as `Table` takes it, opened only if it is a regular one."""
+
+    def open_regular() -> BinaryIO:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file
+
+    return TextFile(str(path), open_regular)
 
 
 def fold_of(table: Table, row: Row, column: int | None) -> int | None:
@@ -92,7 +109,7 @@ def fold_of(table: Table, row: Row, column: int | None) -> int | None:
     if not text:
         return None
     if not text.removesuffix(".0").isdecimal() or len(text) > 9:
-        raise EcgbatchError(f"{table.file}, line {row.line}: its fold is no whole number")
+        raise EcgbatchError(f"{table.file.name}, line {row.line}: its fold is no whole number")
     return int(text.removesuffix(".0"))
 
 

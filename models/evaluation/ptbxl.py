@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ecgbatch.models.config import LABELS
-from ecgbatch.models.evaluation.labels import LabelledRecord, fold_of
+from ecgbatch.models.evaluation.labels import LabelledRecord, fold_of, text_file
 from ecgbatch.records.archives.tables import Row, Table, cell
 from ecgbatch.records.paths import write_down
 from ecgbatch.settings import EcgbatchError
@@ -22,7 +22,7 @@ def labelled_records(database: Path) -> list[LabelledRecord]:
     scp_statements.csv, which must lie beside the database. Records without any are left out. `path` is that of
     the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
     """
-    table = Table(_existing(database), {})
+    table = Table(text_file(_existing(database)), {})
     path, codes, fold = (_column(table, name) for name in ("filename_lr", "scp_codes", "strat_fold"))
     superclasses = _superclasses(database.with_name(STATEMENTS))
     records = []
@@ -43,13 +43,13 @@ def labelled_records(database: Path) -> list[LabelledRecord]:
 def _codes(table: Table, row: Row, column: int) -> set[str]:
     text = cell(row.cells, column).strip()
     if len(text) > 10_000 or not CODES.fullmatch(text):
-        raise EcgbatchError(f"{table.file}, line {row.line}: its scp_codes are not of the form {{'NORM': 100.0}}")
+        raise EcgbatchError(f"{table.file.name}, line {row.line}: its scp_codes are not of the form {{'NORM': 100.0}}")
     return set(CODE.findall(text))
 
 
 def _superclasses(file: Path) -> dict[str, str]:
     """The diagnostic class, in lower case, of each statement; empty for those of rhythm and form."""
-    table = Table(_existing(file), {})
+    table = Table(text_file(_existing(file)), {})
     diagnosis = _column(table, "diagnostic_class")
     return {cell(row.cells, 0): cell(row.cells, diagnosis).strip().lower() for row in table.rows()}
 
@@ -57,7 +57,7 @@ def _superclasses(file: Path) -> dict[str, str]:
 def _column(table: Table, name: str) -> int:
     names = [column.strip().casefold() for column in table.header]
     if name not in names:
-        raise EcgbatchError(f"{table.file} has no column {name}: it is not PTB-XL's")
+        raise EcgbatchError(f"{table.file.name} has no column {name}: it is not PTB-XL's")
     return names.index(name)
 
 
