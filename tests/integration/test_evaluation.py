@@ -283,7 +283,9 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(evaluated: Command) -> Non
     labels.with_name("elsewhere.csv").write_text(labels.read_text().replace(",r", ",records100/r"))
     assert "predictions for none of the" in error("1", labels="elsewhere.csv")
     assert "cannot write nowhere/page.html" in error("1", "--page", "nowhere/page.html")
-    (evaluated.folder / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
+    (evaluated.folder / "startup").mkdir()
+    (evaluated.folder / "startup/sitecustomize.py").write_text('import sys; sys.modules["matplotlib"] = None')
+    evaluated.environment["PYTHONPATH"] = str(evaluated.folder / "startup")
     assert "pip install 'ecgbatch[evaluation]'" in error("1", "--page", "page.html")
     for path in (evaluated.folder / "models").iterdir():
         path.unlink()
