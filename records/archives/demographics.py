@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from ecgbatch.records.formats.patient import SEXES
-
+SEXES = {"m": 0, "male": 0, "man": 0, "f": 1, "female": 1, "woman": 1}
+"""Words for 0, male, and 1, female."""
 _NUMBER = r"([-+]?\d{1,9}(?:\.\d{0,9})?)"
 _YEARS = r"(?:y|yo|y/o|yrs?|years?)"
 _AGE = re.compile(rf"{_NUMBER}[ \t]{{0,9}}{_YEARS}?", re.ASCII | re.IGNORECASE)

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import NamedTuple
 
-from ecgbatch.records.archives.demographics import NUMBERS, age_in_years
+from ecgbatch.records.archives.demographics import NUMBERS, SEXES, age_in_years
 from ecgbatch.records.archives.lines import TextFile, lines
 from ecgbatch.records.archives.listing import as_on_disk
 from ecgbatch.records.archives.search import Search
-from ecgbatch.records.formats.patient import SEXES
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError

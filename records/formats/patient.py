@@ -3,6 +3,8 @@
 import math
 from datetime import date
 
+from ecgbatch.records.archives.demographics import SEXES
+
 _DAYS_PER_YEAR = 365.25
 _YEARS = {
     "y": 1.0, "a": 1.0, "yr": 1.0, "year": 1.0,
@@ -11,8 +13,6 @@ _YEARS = {
     "d": 1 / _DAYS_PER_YEAR, "day": 1 / _DAYS_PER_YEAR,
     "h": 1 / _DAYS_PER_YEAR / 24, "hour": 1 / _DAYS_PER_YEAR / 24,
 }  # fmt: skip
-SEXES = {"m": 0, "male": 0, "man": 0, "f": 1, "female": 1, "woman": 1}
-"""Words for 0, male, and 1, female."""
 
 
 def sex_of_word(text: str | None) -> int | None:
