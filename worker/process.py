@@ -16,6 +16,7 @@ from ecgbatch.db.outcomes import Prediction
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.places import place_at
 from ecgbatch.records.recording import Record, RecordError
+from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
 from ecgbatch.worker.lease import LeaseKeeper
@@ -134,10 +135,14 @@ class ScoringProcess:
     def _archive(self, plan: JobPlan) -> Path:
         """The archive's folder. An empty one is what is left of a mount that is not there."""
         root = Path(on_disk(plan.root)[0])
+        place = place_at(root)
         try:
-            if next(place_at(root).entries(""), None) is not None:
+            place.check()
+            if url_of(root) is not None or next(place.entries(""), None) is not None:
                 return root
             cause = "it is empty"
+        except EcgbatchError as error:
+            cause = str(error)
         except OSError as error:
             cause = str(error.strerror)
         raise CannotWorkHere(f"the archive {plan.root} of job {plan.job_id} is not here ({cause}): mount it")

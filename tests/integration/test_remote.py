@@ -69,6 +69,7 @@ def test_round_trips_are_made_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_an_archive_behind_a_url_is_scored(command: Command, folder: Path) -> None:
+    (folder / "index.html").write_text("no list of what is here")
     with served(folder, seconds=0.05) as url:
         command("run", url)
     rows = command.rows("SELECT path, age, root FROM recordings JOIN archives ON archives.id = archive_id")
