@@ -147,7 +147,6 @@ def status(job: int | None, watch: bool, as_json: bool) -> int:
 
     Of all jobs archive, model, counts, rate and time left; of one job its superclasses, flags and failures as well.
     """
-    from ecgbatch.db.overview import overviews
     from ecgbatch.producer.display import show_job, show_jobs
     from ecgbatch.producer.run import follow
 
@@ -157,12 +156,7 @@ def status(job: int | None, watch: bool, as_json: bool) -> int:
     if job is not None:
         show_job(database, job, as_json)
         return 0
-    with database.read() as connection:
-        jobs = overviews(connection)
-    if not jobs and not as_json:
-        print("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
-        return 0
-    show_jobs(jobs, as_json)
+    show_jobs(database, as_json)
     return 0
 
 

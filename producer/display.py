@@ -1,6 +1,5 @@
 """How jobs are shown: `status`, and the summary at the end of `run`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +8,15 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.overview import Overview, failures_by_reason, flags_of, overviews
-from ecgbatch.printing import print_mapping, print_rows, remark
+from ecgbatch.db.workers import Presence, presence
+from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.producer.progress import duration
 
 
-def show_jobs(jobs: Sequence[Overview], as_json: bool = False) -> None:
-    """A line for each job."""
+def show_jobs(database: Database, as_json: bool = False) -> None:
+    """A line for each job, and what keeps workers from working on those that have not ended."""
+    with database.read() as connection:
+        jobs, present = overviews(connection), presence(connection)
     if as_json:
         rows = [
             {**asdict(job.progress), "archive": job.archive, "model": job.model, "seconds_left": job.seconds_left}
@@ -22,8 +24,24 @@ def show_jobs(jobs: Sequence[Overview], as_json: bool = False) -> None:
         ]
         print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows], as_json=True)
         return
+    if not jobs:
+        say("there are no jobs yet; `ecgbatch enqueue ARCHIVE` makes one")
+        return
     columns = ["job", "archive", "model", "state", "records", "scored", "failed", "remaining", "records/s", "time left"]
     print_rows(columns, [_line(job) for job in jobs])
+    if not all(job.progress.ended for job in jobs):
+        for hindrance in hindrances(present):
+            remark(hindrance)
+
+
+def hindrances(present: Presence) -> list[str]:
+    """What keeps workers from working: that there are none, or what each of them says."""
+    if present.present:
+        return list(present.problems)
+    since = "and there never was one"
+    if present.last is not None:
+        since = f"since {present.last_seen:%Y-%m-%d %H:%M:%S} UTC, when {present.last} was last heard of"
+    return [f"no worker is there {since}: start one with `ecgbatch worker`"]
 
 
 def _line(job: Overview) -> list[Any]:
@@ -57,6 +75,9 @@ def _facts(connection: Connection, job: Overview, database: str) -> dict[str, An
         facts["records per second"] = counts.records_per_second
     if job.seconds_left is not None:
         facts["time left"] = duration(job.seconds_left)
+    if not counts.ended:
+        present = presence(connection)
+        facts["workers"] = "; ".join([f"{present.present}", *hindrances(present)])
     found = reports.superclasses(connection, counts.job_id)
     facts |= {f"records with {superclass}": f"{records:,}" for superclass, records in found.items()}
     flags = flags_of(connection, counts.job_id)

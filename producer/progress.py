@@ -88,6 +88,8 @@ def _bar(label: str, facts: Sequence[str], share: float | None, width: int) -> "
         if len(longer) > room:
             break
         shown = longer
+    if share is None and not shown:
+        shown = facts[0]  # cut where the terminal ends
     line = Table.grid(padding=(0, 1, 0, 0))
     text = [Text(printable(part, sys.stderr), no_wrap=True, overflow="ellipsis") for part in (label, shown)]
     if share is None:

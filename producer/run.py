@@ -20,14 +20,17 @@ from ecgbatch import urls
 from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
+from ecgbatch.db.workers import presence
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import remark
+from ecgbatch.producer.display import hindrances
 from ecgbatch.producer.enqueue import enqueue_archive
 from ecgbatch.producer.progress import Line, Pace, ProgressLine, facts_of, share_of
 from ecgbatch.records.archives.finding import Archive
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
 POLL_SECONDS = 0.25
+PRESENCE_SECONDS = 2.0
 GRACE_SECONDS = 60
 """How long the workers may take to finish their chunks at the end."""
 
@@ -173,14 +176,17 @@ def follow(database: Database, job_id: int | None = None, started: "Workers | No
         while True:
             try:
                 jobs = watched.look(database)
+                ended = all(job.ended for job in jobs)
+                hindered = [] if ended or started is not None else watched.hindrances(database)
             except DatabaseAway as error:
                 if time.monotonic() - seen_at > OUTAGE_SECONDS:
                     raise
                 line.show("waiting for the database", [str(error)])
             else:
                 seen_at = time.monotonic()
-                line.show_all([watched.line(job, seen_at) for job in jobs])
-                if all(job.ended for job in jobs):
+                lines = [watched.line(job, seen_at) for job in jobs]
+                line.show_all([*lines, *(Line("workers", [hindrance]) for hindrance in hindered)])
+                if ended:
                     return jobs
             if started is not None:
                 started.check()
@@ -195,6 +201,8 @@ class Watched:
     def __init__(self, job_id: int | None) -> None:
         self._job_id = job_id
         self._paces: dict[int, Pace] = {}
+        self._asked_at = -PRESENCE_SECONDS
+        self._hindrances: list[str] = []
 
     def look(self, database: Database) -> list[Progress]:
         """How far they are; the newest job if all have ended. Raises EcgbatchError when there is none."""
@@ -205,6 +213,14 @@ class Watched:
         followed = [job for job in known if job.job_id in self._paces or not job.ended] or known[-1:]
         self._paces |= {job.job_id: Pace() for job in followed if job.job_id not in self._paces}
         return followed
+
+    def hindrances(self, database: Database) -> list[str]:
+        """What keeps workers from working, looked up now and then."""
+        if time.monotonic() - self._asked_at > PRESENCE_SECONDS:
+            with database.read() as connection:
+                self._hindrances = hindrances(presence(connection))
+            self._asked_at = time.monotonic()
+        return self._hindrances
 
     def line(self, job: Progress, now: float) -> Line:
         """What is shown of one of them."""

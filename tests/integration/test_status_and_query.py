@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import Command
+from commands import Command, running
 from terminal import in_terminal
 
 from ecgbatch.db.engine import Database
@@ -146,3 +147,21 @@ def test_sqlite_reads_its_own_tables_and_json(tmp_path: Path) -> None:
     for statement in statements:
         with select(database, statement) as (_, rows):
             assert len(list(rows)) >= 2
+
+
+def test_without_a_worker_status_says_so_and_what_to_do(tmp_path: Path, redis_url: str, archive: Path) -> None:
+    command = Command(tmp_path, ECGBATCH_REDIS_URL=redis_url)
+    command("enqueue", archive)
+    what_to_do = "no worker is there and there never was one: start one with `ecgbatch worker`"
+    assert what_to_do in command("status").stderr
+    assert f"0; {what_to_do}" in command("status", "1").stdout
+    watching = command.start("status", "--watch", stderr=subprocess.PIPE)
+    with running(watching):
+        assert watching.stderr is not None
+        seen = [watching.stderr.readline() for _ in range(2)]
+        assert [seen[0][:6], seen[1].strip()] == ["job 1:", f"workers: {what_to_do}"]
+        with running(command.start("worker", stderr=subprocess.DEVNULL)):
+            assert watching.wait(120) == 0
+    again = Command(tmp_path, ECGBATCH_REDIS_URL=redis_url, ECGBATCH_MODEL="xlstm-ecg:1.0.0")
+    again("enqueue", archive)
+    assert "no worker is there since" in again("status").stderr
