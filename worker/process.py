@@ -158,8 +158,6 @@ class ScoringProcess:
         if claim.attempt == 1:
             pipeline.run(root, claim.records)
             return
-        import scipy.signal  # noqa: F401 - else each fork that resamples a record would import it anew
-
         for record in claim.records:
             pipeline.store(self._score_shielded(pipeline, root, record))
 
