@@ -225,7 +225,7 @@ from ecgbatch.models.training.examples import prepare
 from ecgbatch.models.training.recipe import load_recipe
 
 recipe, archive, folder, threads, fatal = sys.argv[1:]
-
+torch.set_num_threads(int(threads))
 loop.SAVE_SECONDS = 0
 saved = 0
 
