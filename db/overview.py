@@ -57,6 +57,35 @@ def flags_of(connection: Connection, job_id: int) -> dict[str, int]:
     return dict(counts.most_common())
 
 
+TYPICAL_OF_ARCHIVES = 1.0
+"""Millivolts: what the recordings of sound archives have, give or take."""
+LOWEST_OF_ARCHIVES, HIGHEST_OF_ARCHIVES = 0.5, 2.5
+
+
+def typical_amplitude(connection: Connection, job_id: int) -> float | None:
+    """The median amplitude of a job's scored records, in mV; None if none was measured."""
+    predicted = (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id)
+    source = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(predictions, predicted)
+    measured = (job_items.c.job_id == job_id) & predictions.c.amplitude.is_not(None)
+    count = connection.execute(sa.select(sa.func.count()).select_from(source).where(measured)).scalar_one()
+    amplitudes = sa.select(predictions.c.amplitude).select_from(source).where(measured)
+    median = amplitudes.order_by(predictions.c.amplitude).limit(1).offset(count // 2)
+    return connection.execute(median).scalar()
+
+
+def doubt_about(amplitude: float | None) -> str | None:
+    """What is wrong with a job whose typical amplitude no archive has, and the likely cause; else None."""
+    if amplitude is None or LOWEST_OF_ARCHIVES <= amplitude <= HIGHEST_OF_ARCHIVES:
+        return None
+    is_large = amplitude > TYPICAL_OF_ARCHIVES
+    times = amplitude / TYPICAL_OF_ARCHIVES if is_large else TYPICAL_OF_ARCHIVES / max(amplitude, 1e-6)
+    return (
+        f"the records' typical amplitude is {amplitude:.2g} mV, and no archive has less than {LOWEST_OF_ARCHIVES:g} or "
+        f"more than {HIGHEST_OF_ARCHIVES:g}: gains or units in the files are probably wrong, the waves about "
+        f"{times:.0f} times too {'large' if is_large else 'small'}; believe no probability before that is mended"
+    )
+
+
 def failures_by_reason(connection: Connection, job_id: int) -> list[FailedFor]:
     """Why records of a job failed, the most frequent reason first, each with its first record as an example."""
     counted = sa.select(

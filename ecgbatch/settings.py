@@ -59,6 +59,7 @@ class Settings:
     memory_mb: int = _setting(2048, "memory that a worker process may take on top of the resident model")
     min_seconds: float = _setting(5.0, "records shorter than this are not scored")
     follow_links: bool = _setting(False, "true: links in an archive may lead out of it")
+    refuse: str | None = _setting(None, "flags, separated by commas, with which a record fails instead of being scored")
     log_format: str = _setting("text", "what workers log: text, or json, a line each")
     flower_address: str = _setting("127.0.0.1", "the address that Flower listens on")
     flower_port: int = _setting(5555, "the port of Flower")

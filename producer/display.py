@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
-from ecgbatch.db.overview import Overview, failures_by_reason, flags_of, overviews
+from ecgbatch.db.overview import Overview, doubt_about, failures_by_reason, flags_of, overviews, typical_amplitude
 from ecgbatch.db.workers import Presence, presence
 from ecgbatch.printing import print_mapping, print_rows, remark, say
 from ecgbatch.producer.progress import duration
@@ -80,6 +80,11 @@ def _facts(connection: Connection, job: Overview, database: str) -> dict[str, An
         facts["workers"] = "; ".join([f"{present.present}", *hindrances(present)])
     found = reports.superclasses(connection, counts.job_id)
     facts |= {f"records with {superclass}": f"{records:,}" for superclass, records in found.items()}
+    amplitude = typical_amplitude(connection, counts.job_id)
+    if amplitude is not None:
+        facts["typical amplitude"] = f"{amplitude:.2f} mV"
+    if (doubt := doubt_about(amplitude)) is not None:
+        facts["in doubt"] = doubt
     flags = flags_of(connection, counts.job_id)
     facts |= {f"flag {flag}": f"{records:,}" for flag, records in flags.items()}
     for failed in failures_by_reason(connection, counts.job_id):
@@ -99,6 +104,8 @@ def _facts_in_json(connection: Connection, job: Overview) -> dict[str, Any]:
         "worked_seconds": job.worked_seconds,
         "seconds_left": job.seconds_left,
         "superclasses": reports.superclasses(connection, job_id),
+        "typical_amplitude": (amplitude := typical_amplitude(connection, job_id)),
+        "in_doubt": doubt_about(amplitude),
         "flags": flags_of(connection, job_id),
         "failures": [asdict(failed) for failed in failures_by_reason(connection, job_id)],
     }

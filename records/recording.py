@@ -49,6 +49,7 @@ class Reason(_Explained):
     MISSING_LIBRARY = "missing_library", "reading this format needs a library that is not installed"
     MISSING_LAYOUT = "missing_layout", "archive.toml does not tell the rate, units or leads that the file leaves open"
     MISSING_RECORD = "missing_record", "the file has no record of this name, or needs a name for each of many"
+    REFUSED = "refused", "it has a flag that ECGBATCH_REFUSE names"
     OUT_OF_MEMORY = "out_of_memory", "the record needs more memory than the worker may take"
     SCORING_ERROR = "scoring_error", "cleaning or scoring the record raised an error"
     CRASHED = "crashed", "the record ended its process each time it was tried"

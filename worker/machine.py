@@ -79,6 +79,10 @@ class Name:
             number += 1
         self.text = f"ecgbatch-{number}@{host}"
 
+    def give_back(self) -> None:
+        """Lets another have it."""
+        os.close(self._file)
+
     def _take(self, path: Path) -> bool:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

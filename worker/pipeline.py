@@ -22,9 +22,9 @@ from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.reading import read
-from ecgbatch.records.recording import Reason, Record, RecordError, Recording
+from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Recording
 from ecgbatch.records.remote import AT_ONCE, url_of
-from ecgbatch.settings import Settings
+from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.watchdog import Watchdog
 
 READ_TOGETHER = 32
@@ -128,6 +128,7 @@ class Pipeline:
     store: Store
     watchdog: Watchdog
     reader: ThreadPoolExecutor
+    refused: frozenset[str]
     times: Times = field(default_factory=Times)
 
     def run(self, root: Path, records: Sequence[Record]) -> None:
@@ -141,7 +142,7 @@ class Pipeline:
                 if batch is None:
                     break
                 with self.times.taking("scoring"):
-                    waiting += score_batch(self.scorer, batch)
+                    waiting += score_batch(self.scorer, batch, self.refused)
             if time.monotonic() - stored_at > STORE_SECONDS:
                 self._store(waiting)
                 waiting, stored_at = [], time.monotonic()
@@ -151,7 +152,7 @@ class Pipeline:
     def run_one(self, root: Path, record: Record) -> list[Outcome]:
         """The outcome of one record, which is not stored."""
         [*batches] = self._read_group(partial(self.read, self.settings, root), [record])
-        return [outcome for batch in batches for outcome in score_batch(self.scorer, batch)]
+        return [outcome for batch in batches for outcome in score_batch(self.scorer, batch, self.refused)]
 
     def _store(self, outcomes: Sequence[Outcome]) -> None:
         with self.times.taking("storing"):
@@ -227,7 +228,15 @@ def _clean(scorer: Scorer, found: Sequence[tuple[Record, Recording]]) -> Batch:
     return Batch(cleaned, np.array(metadata, np.float32), records, [])
 
 
-def score_batch(scorer: Scorer, batch: Batch) -> list[Outcome]:
+def flags_to_refuse(settings: Settings) -> frozenset[str]:
+    """The flags with which a record fails. Raises EcgbatchError for one that there is not."""
+    refused = frozenset(flag.strip() for flag in (settings.refuse or "").split(",") if flag.strip())
+    if unknown := sorted(refused.difference(Flag)):
+        raise EcgbatchError(f"ECGBATCH_REFUSE: there is no flag {unknown[0]!r}; there are {', '.join(Flag)}")
+    return refused
+
+
+def score_batch(scorer: Scorer, batch: Batch, refused: frozenset[str] = frozenset()) -> list[Outcome]:
     """The outcomes of a batch."""
     outcomes: list[Outcome] = list(batch.failures)
     if not batch.records:
@@ -235,7 +244,9 @@ def score_batch(scorer: Scorer, batch: Batch) -> list[Outcome]:
     for read_record, probabilities in zip(
         batch.records, scorer.score(batch.cleaned, batch.metadata).tolist(), strict=True
     ):
-        if all(map(math.isfinite, probabilities)):
+        if flags := refused.intersection(read_record.flags.split(",")):
+            outcomes.append(Failure(read_record.id, "read", Reason.REFUSED, ", ".join(sorted(flags)), 1))
+        elif all(map(math.isfinite, probabilities)):
             outcomes.append(_prediction(read_record, probabilities))
         else:
             detail = "the model's probabilities are not numbers"

@@ -21,7 +21,7 @@ from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
 from ecgbatch.worker.lease import LeaseKeeper
 from ecgbatch.worker.logs import say
-from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, failure_of
+from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, failure_of, flags_to_refuse
 from ecgbatch.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class ScoringProcess:
         self._lease = LeaseKeeper(database, self.lease_length)
         self._watchdog = Watchdog(settings.record_seconds)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._refused = flags_to_refuse(settings)
         self._scorers: dict[str, Scorer] = {}
         self._plans: dict[int, JobPlan] = {}
         self._problems: dict[int, str] = {}
@@ -79,7 +80,7 @@ class ScoringProcess:
             predictions = sum(isinstance(outcome, Prediction) for outcome in outcomes)
             scored, failed = scored + predictions, failed + len(outcomes) - predictions
 
-        pipeline = Pipeline(self.settings, self.stages.read, scorer, store, self._watchdog, self._reader)
+        pipeline = Pipeline(self.settings, self.stages.read, scorer, store, self._watchdog, self._reader, self._refused)
         try:
             with self._lease.keeping(claim):
                 self._run(pipeline, root, claim)

@@ -10,6 +10,8 @@ from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
+from ecgbatch.settings import EcgbatchError
+from ecgbatch.worker.app import REDIS_ERRORS
 from ecgbatch.worker.message import TASK, ChunkMessage
 
 
@@ -21,15 +23,22 @@ def fill_queues(database: Database, app: Celery, queue_chunks: int) -> int:
 def fill_queue(database: Database, app: Celery, priority: Priority, queue_chunks: int) -> int:
     """Publishes pending chunks where the queue is less than half full; returns how many.
 
-    Redis thus holds no more than `queue_chunks` messages a queue, whatever the archive's size.
+    Redis thus holds no more than `queue_chunks` messages a queue, whatever the archive's size. Raises EcgbatchError
+    when Redis takes none; what should have been published is then found like all that is lost.
     """
-    waiting = queue_length(app, priority)
-    if waiting > queue_chunks // 2:
-        return 0
-    queued = database.write(dispatch.queue_pending, priority, queue_chunks - waiting)
-    for chunk in queued:
-        publish(app, priority, chunk)
-    return len(queued)
+    try:
+        waiting = queue_length(app, priority)
+        if waiting > queue_chunks // 2:
+            return 0
+        queued = database.write(dispatch.queue_pending, priority, queue_chunks - waiting)
+        for chunk in queued:
+            publish(app, priority, chunk)
+        return len(queued)
+    except REDIS_ERRORS as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EcgbatchError(
+            f"Redis takes no messages ({cause}); nothing is lost: mend it, and the same command goes on"
+        ) from error
 
 
 def publish(app: Celery, priority: Priority, chunk: QueuedChunk) -> None:

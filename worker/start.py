@@ -31,7 +31,7 @@ from ecgbatch.worker import tasks
 from ecgbatch.worker.app import REDIS_ERRORS, connected_app
 from ecgbatch.worker.logs import say, set_up_logs
 from ecgbatch.worker.machine import Name, cores, gpus
-from ecgbatch.worker.pipeline import Stages
+from ecgbatch.worker.pipeline import Stages, flags_to_refuse
 from ecgbatch.worker.queue import reconcile
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # in its processes: each is one line of work
     set_up_logs(settings.log_format)
     warnings.simplefilter("ignore", SecurityWarning)  # it is about pickle as root, and nothing here takes pickle
+    flags_to_refuse(settings)
     database = open_database(settings.database_url)
     model = Registry(settings.model_dir).find(settings.model)
     name = Name(identity_of(database))

@@ -128,10 +128,21 @@ class QoS(redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         try:
             super().append(message, delivery_tag)
-        except ResponseError:  # somebody has put something else in the place of our keys
-            with self.channel.conn_or_acquire() as client:
-                client.delete(self.unacked_key, self.unacked_index_key)
+        except ResponseError:
+            self._delete_what_is_not_ours()
             super().append(message, delivery_tag)
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().restore_visible(*args, **kwargs)
+        except ResponseError:
+            self._delete_what_is_not_ours()
+
+    def _delete_what_is_not_ours(self) -> None:
+        """Somebody has put something else in the place of our keys."""
+        log.warning("what was found in Redis instead of unacknowledged messages is deleted")
+        with self.channel.conn_or_acquire() as client:
+            client.delete(self.unacked_key, self.unacked_index_key)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         try:

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ecgbatch.db.chunks import Claim, LeaseLost
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import MIGRATIONS, current_revision, newest_revision, open_database, upgrade
+from ecgbatch.db.overview import doubt_about, typical_amplitude
 from ecgbatch.db.schema import Priority, metadata, predictions
 from ecgbatch.db.select import select
 from ecgbatch.records.recording import Record
@@ -293,6 +295,45 @@ def test_retry_by_reason_removes_the_failures_that_succeed(database: Database) -
     ended = progress(database, job_id)
     assert (ended.state, ended.scored, ended.failed) == ("finished", 7, 1)
     assert rows(database, "SELECT count(*) FROM failures") == [(1,)]
+
+
+def test_retry_with_nothing_to_retry_changes_nothing(database: Database) -> None:
+    job_id = make_job(database, 4)
+    score(database, take(database)[0], failing=frozenset({"r1"}))
+    before = rows(database, "SELECT * FROM jobs"), progress(database, job_id)
+    assert database.write(jobs.retry, job_id, "missing_lead") == 0
+    assert (rows(database, "SELECT * FROM jobs"), progress(database, job_id)) == before
+
+
+def test_a_rate_counts_the_seconds_in_which_something_was_scored(database: Database) -> None:
+    """A job goes on the next day: the night does not count."""
+    job_id = make_job(database, 8)
+    first, second = take(database)
+    score(database, first)
+    long_ago = f"2026-01-01 00:00:00.000000{'' if database.is_sqlite else '+00'}"
+    set_back = sa.text("UPDATE jobs SET started_at = :at, active_at = :at, worked_seconds = 2")
+    database.write(lambda c: c.execute(set_back, {"at": long_ago}))
+    score(database, second)
+    rate = progress(database, job_id).records_per_second
+    assert rate is not None
+    assert 8 / 12 < rate <= 4
+
+
+def test_a_job_with_amplitudes_that_no_archive_has_is_in_doubt(database: Database) -> None:
+    job_id = make_job(database, 3, chunk_size=3)
+    mine = claim(database, take(database)[0])
+    assert mine is not None
+    measured = [
+        replace(prediction(record), amplitude=mv) for record, mv in zip(mine.records, (1.0, 5.7, 9.0), strict=True)
+    ]
+    database.write(chunks.store, mine, measured, LEASE)
+    with database.read() as connection:
+        amplitude = typical_amplitude(connection, job_id)
+    assert amplitude == 5.7
+    assert "6 times too large" in (doubt_about(amplitude) or "")
+    assert "2500 times too small" in (doubt_about(0.0004) or "")
+    assert doubt_about(1.03) is None
+    assert doubt_about(None) is None
 
 
 def test_a_later_jobs_success_supersedes_an_earlier_failure(database: Database) -> None:

@@ -1,7 +1,8 @@
 """`ecgbatch worker` with stages that make records crash, hang or swallow memory, and scoring slow.
 
 Records named after a fault meet it when they are read. FAULTS_SLOW makes every record take that many seconds;
-FAULTS_COUNT names a file that gets a byte for each record whose scoring begins.
+FAULTS_COUNT names a file that gets a byte for each record whose scoring begins, FAULTS_GPUS one that gets what each
+process sees of the GPUs.
 """
 
 import os
@@ -53,6 +54,10 @@ class SlowScorer:
 
 
 def load(settings: Settings, fingerprint: str) -> Any:
+    if seen := os.environ.get("FAULTS_GPUS"):
+        with open(seen, "a") as file:
+            file.write(f"{os.environ['CUDA_VISIBLE_DEVICES']}\n")
+        settings = replace(settings, device="cpu")
     return SlowScorer(load_scorer(settings, fingerprint))
 
 

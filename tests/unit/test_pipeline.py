@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Reason, Record, RecordError, Recording
-from ecgbatch.settings import Settings
-from ecgbatch.worker.pipeline import Pipeline
+from ecgbatch.settings import EcgbatchError, Settings
+from ecgbatch.worker.pipeline import Pipeline, flags_to_refuse
 from ecgbatch.worker.watchdog import Watchdog
 
 READER = ThreadPoolExecutor(max_workers=1)
@@ -59,7 +60,7 @@ def test_each_record_comes_to_one_outcome(records: list[int], size: int) -> None
     def store(outcomes: Sequence[Outcome]) -> None:
         stored.extend(outcomes)
 
-    pipeline = Pipeline(Settings(), read, scorer, store, WATCHDOG, READER)
+    pipeline = Pipeline(Settings(), read, scorer, store, WATCHDOG, READER, frozenset())
     pipeline.run(Path(), [Record(str(n), 50.0, 1, id=n) for n in range(len(records))])
     assert sorted(outcome.recording_id for outcome in stored) == list(range(len(records)))
     for outcome in stored:
@@ -70,3 +71,24 @@ def test_each_record_comes_to_one_outcome(records: list[int], size: int) -> None
             assert outcome.probabilities == (outcome.recording_id / 128,) * 5
             assert outcome.input_sha256 == str(outcome.recording_id)
     assert all(shape[0] <= size for shape in scorer.shapes)
+
+
+def test_records_with_flags_to_refuse_fail() -> None:
+    stored: list[Outcome] = []
+    settings = Settings(refuse="age_missing, short")
+    refused = flags_to_refuse(settings)
+
+    def read(_settings: Settings, _root: Path, path: str) -> Recording:
+        return Recording(np.zeros((1000, 12)), path, ())
+
+    pipeline = Pipeline(settings, read, FirstSampleScorer(8), stored.extend, WATCHDOG, READER, refused)
+    pipeline.run(Path(), [Record("known", 50.0, 1, id=1), Record("unknown", None, 1, id=2)])
+    known, unknown = sorted(stored, key=lambda outcome: outcome.recording_id)
+    assert isinstance(known, Prediction)
+    assert isinstance(unknown, Failure)
+    assert (unknown.reason, unknown.detail) == (Reason.REFUSED, "age_missing")
+
+
+def test_a_flag_that_there_is_not_cannot_be_refused() -> None:
+    with pytest.raises(EcgbatchError, match="there is no flag 'shrot'"):
+        flags_to_refuse(Settings(refuse="shrot"))
