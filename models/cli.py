@@ -405,7 +405,7 @@ def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, in
     exported = export(wanted, file, kind, raw=raw, int8=int8, archive=check)
     print(
         f"{file}  {wanted.name}:{wanted.version}  fingerprint {wanted.fingerprint[:12]}  "
-        f"{exported.size / 1e6:.2f} MB  within {exported.difference:.1e} of torch on {exported.records} records"
+        f"{exported.size / 1e6:.2f} MB  within {exported.difference:.1e} of float64 on {exported.records} records"
     )
 
 

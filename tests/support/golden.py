@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels.compiled import parameter_shapes
 from ecgbatch.models.network import ParallelXLSTM
+
+torch.set_num_threads(1)  # on a busy machine several spend their time waiting for each other
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -73,8 +76,7 @@ PROBABILITIES = {
 
 def shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a network's parameters."""
-    with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in ParallelXLSTM(config).state_dict().items()}
+    return dict(parameter_shapes(config))
 
 
 def golden_weights(config: NetworkConfig) -> Weights:

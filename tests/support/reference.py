@@ -167,7 +167,10 @@ def probabilities(
     metadata: NDArray[np.float32],
     weights: dict[str, NDArray[np.float32]],
     heads: int = 4,
+    patch: int = 1,
 ) -> Array:
-    """(B, T, 12) and (B, 2) -> (B, 5), all in float64."""
+    """(B, T, 12) and (B, 2) -> (B, 5), all in float64; what is left over after the last whole patch is not seen."""
     w = {key: value.astype(np.float64) for key, value in weights.items()}
-    return classify(pooled(signal.astype(np.float64), w, heads), metadata.astype(np.float64), w)
+    steps = signal.shape[1] // patch
+    patches = signal[:, : steps * patch].astype(np.float64).reshape(len(signal), steps, -1)
+    return classify(pooled(patches, w, heads), metadata.astype(np.float64), w)

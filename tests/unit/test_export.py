@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 import torch
 from commands import Command
+from float32 import in_float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from places import SHARED
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
@@ -25,7 +25,7 @@ from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.export import export, onnx_builder, onnx_graph
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.training.examples import read_signal
-from ecgbatch.models.weights.model import Model, Weights
+from ecgbatch.models.weights.model import Model
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
@@ -34,7 +34,7 @@ from ecgbatch.settings import EcgbatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
-CONFIGS = [NetworkConfig(variant, 128, patch=patch) for variant in ("stacked", "hierarchical") for patch in (1, 4)]
+CONFIGS = [NetworkConfig(variant, 64, patch=patch) for variant in ("stacked", "hierarchical") for patch in (1, 4)]
 SMALL = NetworkConfig("hierarchical", 32, 2, patch=8)
 NORMALIZATION = preprocessing.Normalization(mean=0.01, std=0.3)
 
@@ -55,21 +55,18 @@ else:
     model = torch.jit.load(file)
     score = lambda *inputs: model(*map(torch.from_numpy, inputs)).detach().numpy()
 parts = {size: [score(signal[i:i + size], metadata[i:i + size]) for i in range(0, min(len(signal), 2 * size), size)]
-         for size in (1, 3, 64)}
+         for size in (1, 3, 8)}
 np.savez(out, **{str(size): np.concatenate(part) for size, part in parts.items()})
 """
 """Scores without ecgbatch: two records one by one, six in threes, all together."""
 
 
 @pytest.fixture(scope="module")
-def signals(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """64 records of fold 9 of PTB-XL, or 16 synthetic ones where it is not: (R, 1000, 12) in mV."""
-    if SHARED.is_dir():
-        archive: Path = request.getfixturevalue("ptbxl_fold9")
-    else:
-        archive = tmp_path_factory.mktemp("synthetic")
-        write_archive(archive)
-    return export.recordings(archive)
+def signals(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """Eight synthetic recordings: (8, 1000, 12) in mV."""
+    archive = tmp_path_factory.mktemp("synthetic")
+    write_archive(archive)
+    return export.recordings(archive)[:8]
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +81,9 @@ def made(folder: Path, config: NetworkConfig) -> Model:
     return Registry(folder).add("golden", "1", config, golden.golden_weights(config), NORMALIZATION)
 
 
-def in_torch(config: NetworkConfig, weights: Weights, cleaned: np.ndarray, metadata: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        network = golden.network(config, weights)
-        return network(torch.from_numpy(cleaned), torch.from_numpy(metadata)).numpy()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
-    """The model that ships, as a file that takes mV. Of random weights torch itself may be 5e-5 off float64."""
+    """The model that ships, as a file that takes mV."""
     file = tmp_path_factory.mktemp("trained") / "model.onnx"
     export.export(Registry(SHIPPED).find("xlstm-ecg:1.1.0"), file, "onnx", raw=True)
     return onnxruntime.InferenceSession(file)
@@ -116,22 +107,21 @@ def scored_alone(file: Path, signal: np.ndarray, metadata: np.ndarray) -> dict[s
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.variant}-patch{config.patch}")
-def test_files_score_as_torch_does_where_ecgbatch_is_not(
+def test_files_are_as_near_as_float32_can_be_where_ecgbatch_is_not(
     tmp_path: Path, signals: np.ndarray, metadata: np.ndarray, config: NetworkConfig
 ) -> None:
     model = made(tmp_path, config)
     cleaned = preprocessing.clean(signals, NORMALIZATION)
-    expected = in_torch(config, golden.golden_weights(config), cleaned, metadata)
+    exact = in_float64(config, golden.golden_weights(config), cleaned, metadata)
     for file_format, raw in (("onnx", config.patch == 1), ("torchscript", config.patch == 4)):
         file = tmp_path / file_format / f"model.{file_format}"
         file.parent.mkdir()
         exported = export.export(model, file, file_format, raw=raw)
         assert exported.size == file.stat().st_size
         found = scored_alone(file, signals if raw else cleaned, metadata)
-        assert {size: len(values) for size, values in found.items()} == {"1": 2, "3": 6, "64": len(signals)}
+        assert {size: len(values) for size, values in found.items()} == {"1": 2, "3": 6, "8": 8}
         for values in found.values():
-            assert values.dtype == np.float32
-            np.testing.assert_allclose(values, expected[: len(values)], atol=golden.TOLERANCE, rtol=0)
+            exact.assert_given(values)
 
 
 @pytest.mark.parametrize("variant", golden.CONFIGS)
@@ -143,15 +133,15 @@ def test_golden_numbers(shared: Path, tmp_path: Path, variant: str) -> None:
     np.testing.assert_allclose(probabilities, golden.PROBABILITIES[variant], atol=golden.TOLERANCE, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
-    batch=st.integers(1, 5),
+    batch=st.integers(1, 3),
     size=st.floats(0, 20),
     drift=st.floats(-50, 50),
     age=st.floats(0, 120, width=32),
     seed=st.integers(0, 99),
 )
-def test_whatever_the_signal_onnx_gives_what_torch_gives(
+def test_whatever_the_signal_onnx_is_as_near_as_float32_can_be(
     trained: onnxruntime.InferenceSession, batch: int, size: float, drift: float, age: float, seed: int
 ) -> None:
     """Silent or loud or far off the zero line, in mV."""
@@ -160,9 +150,8 @@ def test_whatever_the_signal_onnx_gives_what_torch_gives(
     metadata = np.full((batch, 2), (age, 1), np.float32)
     model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
     cleaned = preprocessing.clean(signal.astype(np.float64), model.normalization)
-    expected = in_torch(model.config, model.weights(), cleaned, metadata)
     [found] = trained.run(None, {"signal": signal, "metadata": metadata})
-    np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
+    in_float64(model.config, model.weights(), cleaned, metadata).assert_given(found)
 
 
 # --- Eight bits
@@ -175,9 +164,9 @@ def test_eight_bits_take_a_third_of_the_size(tmp_path: Path, signals: np.ndarray
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     cleaned = preprocessing.clean(signals, model.normalization)
     [found] = session.run(None, {"signal": cleaned, "metadata": metadata})
-    expected = in_torch(model.config, onnx_builder.rounded(model.weights()), cleaned, metadata)
-    np.testing.assert_allclose(found, expected, atol=golden.TOLERANCE, rtol=0)
-    assert np.abs(found - in_torch(model.config, model.weights(), cleaned, metadata)).max() < 0.05
+    in_float64(model.config, onnx_builder.rounded(model.weights()), cleaned, metadata).assert_given(found)
+    as_trained = in_float64(model.config, model.weights(), cleaned, metadata)
+    assert 0 < np.abs(found - as_trained.probabilities).max() < 0.05
 
 
 @given(arrays(np.float32, (2, 3, 16), elements=st.floats(-100, 100, width=32)))
@@ -191,8 +180,8 @@ def test_rounding_is_by_half_a_step_at_most(weight: np.ndarray) -> None:
 
 @pytest.mark.skipif(not compiled.available(), reason="the compiled kernel is not built")
 def test_eight_bits_cost_next_to_no_auc(ptbxl_fold9: Path) -> None:
-    """On a third of fold 9, by the compiled kernel with the weights of the file."""
-    records = [r for r in labelled_records(ptbxl_fold9 / "ptbxl_database.csv") if r.fold == 9][::3]
+    """On a sixth of fold 9, by the compiled kernel with the weights of the file."""
+    records = [r for r in labelled_records(ptbxl_fold9 / "ptbxl_database.csv") if r.fold == 9][::6]
     model = Registry(SHIPPED).find("xlstm-ecg:1.1.0")
     recorded = np.stack([read_signal(ptbxl_fold9, record.path) for record in records])
     cleaned = preprocessing.clean(recorded, model.normalization)
