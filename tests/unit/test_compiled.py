@@ -242,7 +242,7 @@ def test_quality_is_what_numpy_says_of_the_filtered_signal(samples: int, seed: i
 
 
 def test_quality_of_what_is_known() -> None:
-    """Of sines of 1 mV in I and 2 mV in all other leads: a range of 4 mV and a little at the ends, III 1 mV too large."""
+    """Of sines of 1 mV in I and 2 mV in all other leads: a range of 4 mV, more at the ends, III 1 mV too large."""
     wave = np.sin(2 * np.pi * 5 * np.arange(1000) / 100)
     signals = np.tile(2 * wave[:, None], (1, 1, 12))
     signals[0, :, 0] = wave
