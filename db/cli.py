@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from ecgbatch.commands import as_json, command
-from ecgbatch.printing import print_csv, print_rows, remark
+from ecgbatch.commands import PATH, as_json, command
+from ecgbatch.printing import print_csv, print_rows, remark, say
 from ecgbatch.settings import EcgbatchError, load
 
 QUERIES = Path(__file__).parent / "queries"
@@ -81,6 +81,24 @@ def metrics(port: int | None, address: str) -> None:
         print(as_text(database), end="")
     else:
         serve(database, address, port)
+
+
+@command(example="ecgbatch export 1 results.csv")
+@click.argument("job", type=int, help="The job's id.")
+@click.argument("file", type=PATH, help="Where to write: .csv, .jsonl or .parquet (needs the extra `parquet`).")
+def export(job: int, file: Path) -> None:
+    """Write what came of a job into a file.
+
+    A row for each record: probabilities, flags, the digests and names that they can be traced by, or why it failed.
+    """
+    from ecgbatch.db import reports
+    from ecgbatch.db.export import export as write
+    from ecgbatch.db.migrate import open_database
+
+    with open_database(load().database_url).read() as connection:
+        reports.progress(connection, job)
+        say(f"{file}: {write(connection, job, file):,} records")
+    remark("research use only, never for diagnosis")
 
 
 @click.group()

@@ -14,7 +14,7 @@ from ecgbatch.settings import EcgbatchError
 ROOMS = {
     "ecgbatch.producer.cli": ("run", "enqueue", "status", "failures", "retry", "cancel"),
     "ecgbatch.worker.cli": ("worker", "flower", "reconcile", "doctor"),
-    "ecgbatch.db.cli": ("query", "metrics", "db"),
+    "ecgbatch.db.cli": ("query", "export", "metrics", "db"),
     "ecgbatch.models.cli": ("score", "model"),
     "ecgbatch.cli": ("completion",),
 }

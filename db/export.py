@@ -1,0 +1,116 @@
+"""Writes what came of a job into a file, a row for each record, however many there are."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ecgbatch.db.outcomes import LABEL_COLUMNS
+from ecgbatch.db.schema import failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.settings import EcgbatchError
+
+TOGETHER = 10_000
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+    "path": recordings.c.path,
+    **{name: recordings.c[name] for name in ("age", "sex", "format", "device")},
+    **{name: predictions.c[name] for name in (*LABEL_COLUMNS, "flags", "amplitude", "limb_residual")},
+    **{name: predictions.c[name] for name in ("input_sha256", "scored_at", "worker")},
+    "model": models.c.name,
+    "version": models.c.version,
+    "fingerprint": models.c.fingerprint,
+    **{name: failures.c[name] for name in ("stage", "reason", "detail", "failed_at")},
+}
+"""What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
+
+
+def export(connection: Connection, job_id: int, file: Path) -> int:
+    """Writes a job's records to a `.csv`, `.jsonl` or `.parquet` file and returns how many; memory stays the same.
+
+    The file appears when it is whole. Raises EcgbatchError for another suffix, a file that cannot be written, and for
+    Parquet without pyarrow.
+    """
+    if file.suffix not in SUFFIXES:
+        raise EcgbatchError(f"{file} has none of the suffixes {', '.join(SUFFIXES)}, which say what to write")
+    unfinished = file.with_name(f".{file.name}.part")
+    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[file.suffix]
+    try:
+        with open(unfinished, "wb") as output:
+            count = write(output, _blocks(connection, job_id))
+        os.replace(unfinished, file)
+    except OSError as error:
+        raise EcgbatchError(f"cannot write {file}: {error.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _blocks(connection: Connection, job_id: int) -> Iterator[list[Sequence[Any]]]:
+    """The job's records, TOGETHER at a time, in the order in which they were enqueued."""
+    item, of_job = job_items.c.recording_id, job_items.c.job_id == job_id
+    predicted = (predictions.c.recording_id == item) & (predictions.c.model_id == jobs.c.model_id)
+    failed = (failures.c.recording_id == item) & (failures.c.job_id == job_items.c.job_id)
+    source = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(models, models.c.id == jobs.c.model_id)
+    source = source.join(recordings, recordings.c.id == item).outerjoin(predictions, predicted)
+    query = sa.select(*COLUMNS.values()).select_from(source.outerjoin(failures, failed)).where(of_job).order_by(item)
+    rows = iter(connection.execute(query.execution_options(yield_per=TOGETHER)))
+    while block := list(islice(rows, TOGETHER)):
+        yield [tuple(row) for row in block]
+
+
+def _write_csv(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+    import io
+
+    count = 0
+    text = io.TextIOWrapper(output, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for block in blocks:
+        writer.writerows(list(map(_plain, row)) for row in block)
+        count += len(block)
+    text.flush()
+    text.detach()
+    return count
+
+
+def _write_jsonl(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+    count = 0
+    for block in blocks:
+        lines = (json.dumps(dict(zip(COLUMNS, map(_plain, row), strict=True))) + "\n" for row in block)
+        output.write("".join(lines).encode())
+        count += len(block)
+    return count
+
+
+def _write_parquet(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise EcgbatchError("Parquet needs pyarrow: pip install 'ecgbatch[parquet]'") from None
+    kinds = {
+        sa.Float: pa.float64(),
+        sa.SmallInteger: pa.int8(),
+        sa.Text: pa.string(),
+    }
+    time = pa.timestamp("us", "UTC")
+    schema = pa.schema([(name, kinds.get(type(column.type), time)) for name, column in COLUMNS.items()])
+    count = 0
+    with parquet.ParquetWriter(output, schema) as writer:
+        for block in blocks:
+            columns = [pa.array(values, field.type) for values, field in zip(zip(*block, strict=True), schema)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            count += len(block)
+    return count
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
