@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.kernels import compiled
+from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.models.weights.model import Model
@@ -61,7 +62,7 @@ class Scorer:
         else:
             import torch
 
-            from ecgbatch.models.kernels.plain_torch import TorchNetwork, keep_freed_memory
+            from ecgbatch.models.kernels.plain_torch import TorchNetwork
 
             torch.set_num_threads(1)  # a process is one line of work; more threads only wait for each other
             keep_freed_memory()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction
 from ecgbatch.models import suggestion
+from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.scorer import Scorer as ModelScorer
 from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.registry import Registry
@@ -69,6 +70,7 @@ def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
     kernel = choose_kernel(model.config, settings.device, settings.kernel)
     suggested = suggestion.find(settings.model_dir, fingerprint, settings.device, kernel)
     batch_size = settings.batch_size or (suggested.batch_size if suggested else None)
+    keep_freed_memory()
     return ModelScorer(model, settings.device, kernel, batch_size)
 
 

@@ -1,7 +1,5 @@
 """The network in plain torch on a CPU or another device, numpy arrays in and out."""
 
-import ctypes
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +9,6 @@ from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.weights.model import Weights
 
 Array = NDArray[np.float32]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as in glibc's malloc.h
 
 
 class TorchNetwork:
@@ -29,16 +26,3 @@ class TorchNetwork:
             inputs = (torch.from_numpy(part).to(self.device) for part in (signal, metadata))
             probabilities: Array = self._network(*inputs).cpu().numpy()
             return probabilities
-
-
-def keep_freed_memory() -> None:
-    """Lets this process hold on to the memory of tensors that are gone.
-
-    Left to itself, glibc gives it back to the system and takes it again, page after page, for each of torch's steps,
-    which costs a tenth of their time.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that it takes
-        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-        libc.mallopt(M_ARENA_MAX, 1)  # what the thread that reads has freed is used again, too

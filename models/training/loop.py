@@ -21,7 +21,8 @@ from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.metrics import best_threshold, roc_auc
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.kernels.plain_torch import TorchNetwork, keep_freed_memory
+from ecgbatch.models.kernels.plain_torch import TorchNetwork
+from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.scorer import Network, choose_kernel
 from ecgbatch.models.training import state
