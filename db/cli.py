@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ecgbatch.commands import PATH, as_json, command
-from ecgbatch.printing import print_csv, print_rows, remark, say
+from ecgbatch.printing import print_csv, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
 
 QUERIES = Path(__file__).parent / "queries"
@@ -50,7 +50,7 @@ def query(name: str | None, sql: str | None, given: tuple[str, ...], as_json: bo
         parameters = dict.fromkeys(parameters_of(statement), None) | (parameters or {})
     with select(open_database(load().database_url), statement, parameters) as (columns, rows):
         print_found(columns, rows)
-    remark("research use only, never for diagnosis")
+    print_note("research use only, never for diagnosis")
 
 
 def meaning_of(sql: str) -> str:
@@ -98,7 +98,7 @@ def export(job: int, file: Path) -> None:
     with open_database(load().database_url).read() as connection:
         reports.progress(connection, job)
         say(f"{file}: {write(connection, job, file):,} records")
-    remark("research use only, never for diagnosis")
+    print_note("research use only, never for diagnosis")
 
 
 @click.group()

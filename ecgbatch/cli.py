@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ecgbatch.commands import command
-from ecgbatch.printing import remark
+from ecgbatch.printing import print_note
 from ecgbatch.settings import EcgbatchError
 
 ROOMS = {
@@ -102,5 +102,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    remark(f"ecgbatch: {message}")
+    print_note(f"ecgbatch: {message}")
     return status

@@ -86,7 +86,7 @@ def _print_table(heads: Sequence[str] | None, rows: list[list[str]], right: Sequ
     Console(highlight=False).print(table)
 
 
-def remark(text: str) -> None:
+def print_note(text: str) -> None:
     """Says something beside the output proper, on standard error."""
     print(printable(text, sys.stderr), file=sys.stderr, flush=True)
 

@@ -12,7 +12,7 @@ import click
 
 from ecgbatch.commands import PATH, as_json, columns_by_role, command
 from ecgbatch.models.torch_extra import require_torch
-from ecgbatch.printing import print_mapping, print_rows, remark, say
+from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def score(files: tuple[str, ...], age: float | None, sex: str | None, wanted: st
     else:
         _print_scores(scores)
         for file, why in failures:
-            remark(f"{file}: {why}")
-        remark(f"by {used}; research use only, never for diagnosis")
+            print_note(f"{file}: {why}")
+        print_note(f"by {used}; research use only, never for diagnosis")
     return 3 if failures else 0
 
 
@@ -180,10 +180,10 @@ def train(archive: Path, name: str, version: str, recipe: str, folder: Path, dev
         from ecgbatch.models.kernels.cuda import require_gpu
 
         require_gpu()
-    run = Training(how, folder, *prepare(archive, folder, remark), device)
+    run = Training(how, folder, *prepare(archive, folder, print_note), device)
     if not run.ended:
         registry.check_free(name, version)  # before the hours, not after them
-    run.run(remark)
+    run.run(print_note)
     _print_added(run.keep(registry, name, version))
     epoch, macro_auc, *_ = run.best
     print(f"epoch {epoch} of {run.step // run.steps_per_epoch}, macro AUC {macro_auc:.4f} on fold 9")
@@ -223,7 +223,7 @@ def use(wanted: str) -> None:
     settings = load()
     say(f"{Registry(settings.model_dir).use(wanted)} is the default model")
     if settings.model is not None:
-        remark(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
+        print_note(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
 
 
 def labelled(function: F) -> F:
@@ -281,7 +281,7 @@ def evaluate(
         print_mapping(about | evaluation.as_dict(), as_json=True)
     else:
         _print_evaluation(about, evaluation)
-    remark("research use only, never for diagnosis")
+    print_note("research use only, never for diagnosis")
 
 
 @command(
@@ -315,7 +315,7 @@ def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold
         print_mapping(about | found.as_dict(), as_json=True)
     else:
         _print_comparison(about, found)
-    remark("research use only, never for diagnosis")
+    print_note("research use only, never for diagnosis")
 
 
 def _predictions(
@@ -336,7 +336,7 @@ def _predictions(
         found = [predictions(connection, Registry(settings.model_dir), job, labels) for job in jobs]
     for each in found:
         if each.remaining:
-            remark(f"job {each.job} is not finished: {each.remaining:,} of {each.total:,} records remain")
+            print_note(f"job {each.job} is not finished: {each.remaining:,} of {each.total:,} records remain")
     return labels, found
 
 
@@ -435,7 +435,7 @@ def bench_model(as_json: bool) -> None:
     for kernel, best in found.suggested.items():
         summary[f"suggested for {kernel}"] = f"processes {best.processes}, batch size {best.batch_size}"
     print_mapping(summary)
-    remark(f"kept in {path}: `run` and `worker` use it where nothing else is set")
+    print_note(f"kept in {path}: `run` and `worker` use it where nothing else is set")
 
 
 def _sizes(model: "Model") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from ecgbatch.commands import PATH, as_json, columns_by_role, command
-from ecgbatch.printing import print_rows, remark, say
+from ecgbatch.printing import print_note, print_rows, say
 from ecgbatch.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def run(
     try:
         progress = run_archive(settings, database, network, found, priority, rescore)
     except KeyboardInterrupt:
-        remark("what is scored is kept; the same command goes on with the rest")
+        print_note("what is scored is kept; the same command goes on with the rest")
         raise
     if progress.reused == progress.total:
         say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
         if rescore is None:
-            remark("--rescore changed looks whether files, ages or sexes have changed since")
+            print_note("--rescore changed looks whether files, ages or sexes have changed since")
     show_job(database, progress.job_id)
     return _exit_status(progress)
 
@@ -225,7 +225,7 @@ def _synthetic() -> Path:
     root = Path("synthetic").resolve()
     if not root.exists():
         write_archive(root)
-        remark(f"no ARCHIVE was named: made 64 synthetic records in {root}")
+        print_note(f"no ARCHIVE was named: made 64 synthetic records in {root}")
     return root
 
 

@@ -9,7 +9,7 @@ from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.overview import Overview, doubt_about, failures_by_reason, flags_of, overviews, typical_amplitude
 from ecgbatch.db.workers import Presence, presence
-from ecgbatch.printing import print_mapping, print_rows, remark, say
+from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.producer.progress import duration
 
 
@@ -31,7 +31,7 @@ def show_jobs(database: Database, as_json: bool = False) -> None:
     print_rows(columns, [_line(job) for job in jobs])
     if not all(job.progress.ended for job in jobs):
         for hindrance in hindrances(present):
-            remark(hindrance)
+            print_note(hindrance)
 
 
 def hindrances(present: Presence) -> list[str]:
@@ -58,7 +58,7 @@ def show_job(database: Database, job_id: int, as_json: bool = False) -> None:
         facts = _facts_in_json(connection, job) if as_json else _facts(connection, job, database.where)
     print_mapping(facts, as_json)
     if not as_json:
-        remark("research use only, never for diagnosis")
+        print_note("research use only, never for diagnosis")
 
 
 def _facts(connection: Connection, job: Overview, database: str) -> dict[str, Any]:

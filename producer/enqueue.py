@@ -13,7 +13,7 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
 from ecgbatch.db.schema import Priority, Rescore
 from ecgbatch.models.weights.model import Model
-from ecgbatch.printing import remark
+from ecgbatch.printing import print_note
 from ecgbatch.producer.progress import ProgressLine
 from ecgbatch.records.archives.finding import Archive
 from ecgbatch.records.paths import write_down
@@ -124,7 +124,7 @@ def enqueue_archive(
         line.close()
     with database.read() as connection:
         [progress] = reports.progress(connection, job_id)
-    remark(
+    print_note(
         f"job {job_id}{' (continued)' if continued else ''}: {progress.total:,} records "
         f"of {url_of(archive.root) or archive.root} by {model.name} {model.version}, {progress.remaining:,} to score"
     )
@@ -136,12 +136,12 @@ def _say_what_is_missing(archive: Archive, enqueued: Enqueued) -> None:
     """What was passed over, and how many records tell no age or sex."""
     passed_over = list(archive.passed_over)
     for kind, count, example in passed_over[:MOST_KINDS_SAID]:
-        remark(f"passed over: {count:,} {kind}, as {example}")
+        print_note(f"passed over: {count:,} {kind}, as {example}")
     if (more := len(passed_over) - MOST_KINDS_SAID) > 0:
-        remark(f"passed over: {more} kinds more, which --dry-run lists")
+        print_note(f"passed over: {more} kinds more, which --dry-run lists")
     if enqueued.without_age or enqueued.without_sex:
         table = archive.table_above()
-        remark(
+        print_note(
             f"of {enqueued.seen:,} records {enqueued.without_age:,} have no age and {enqueued.without_sex:,} no sex in "
             f"{archive.source()}: where their files do not tell them, the training's means are taken, and flagged"
             + (f"; {table} may tell them: give its folder as the archive" if table else "")

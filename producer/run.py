@@ -22,7 +22,7 @@ from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
 from ecgbatch.db.workers import presence
 from ecgbatch.models.weights.model import Model
-from ecgbatch.printing import remark
+from ecgbatch.printing import print_note
 from ecgbatch.producer.display import hindrances
 from ecgbatch.producer.enqueue import enqueue_archive
 from ecgbatch.producer.progress import Line, Pace, ProgressLine, facts_of, share_of
@@ -50,7 +50,7 @@ def run_archive(
             with database.read() as connection:
                 [progress] = reports.progress(connection, job_id)
             if not progress.ended:
-                remark(f"to watch it in Flower: {_flower_command(given, settings)}")
+                print_note(f"to watch it in Flower: {_flower_command(given, settings)}")
                 [progress] = follow(database, job_id, started)
     return progress
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from terminal import in_terminal
 
-from ecgbatch.printing import print_csv, print_mapping, print_rows, printable, remark, say
+from ecgbatch.printing import print_csv, print_mapping, print_note, print_rows, printable, say
 
 HOSTILE = "a\x1b[31mred\nnext\r\x07\t\u202eback \udcff é"
 
@@ -38,7 +38,7 @@ def test_letters_that_the_terminal_lacks_are_escaped() -> None:
 
 def test_every_way_to_print_takes_any_name(capsys: pytest.CaptureFixture[str]) -> None:
     say(HOSTILE)
-    remark(HOSTILE)
+    print_note(HOSTILE)
     print_rows([HOSTILE], [[HOSTILE]])
     print_mapping({HOSTILE: HOSTILE})
     captured = capsys.readouterr()
