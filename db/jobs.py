@@ -2,11 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db.bulk import insert_new
@@ -40,8 +39,8 @@ WORKED = jobs.c.worked_seconds + sa.case((_SINCE_ACTIVE < LONGEST_PAUSE, _SINCE_
 
 def _add_if_new(connection: Connection, table: sa.Table, **values: Any) -> None:
     """Inserts one row, if its key is not there yet."""
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    connection.execute(insert(table).values(values).on_conflict_do_nothing())
+    dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")  # the other one takes a tenth of a second
+    connection.execute(dialect.insert(table).values(values).on_conflict_do_nothing())
 
 
 def register_model(
