@@ -27,7 +27,10 @@ class Estimate(NamedTuple):
     high: float | None
 
     def __str__(self) -> str:
-        return "" if self.value is None else f"{self.value:.{DIGITS}f} ({self.low:.{DIGITS}f}-{self.high:.{DIGITS}f})"
+        if self.value is None or self.low is None or self.high is None:
+            return ""
+        dash = "-" if self.low >= 0 else " to "
+        return f"{self.value:.{DIGITS}f} ({self.low:.{DIGITS}f}{dash}{self.high:.{DIGITS}f})"
 
 
 def draws(records: int) -> Iterator[Numbers]:
