@@ -393,7 +393,7 @@ def _print_about(about: dict[str, Any]) -> None:
 def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, int8: bool, check: Path | None) -> None:
     """Write a model as one file that runs without ecgbatch.
 
-    Writes the model of ECGBATCH_MODEL, or the default one, as an ONNX or TorchScript file that takes `signal` (B, 1000,
+    Writes the model of ECGBATCH_MODEL, or the default one, as an ONNX or TorchScript file that takes `signal` (B, T,
     12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, 5), for any number B of records.
     The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
     """
