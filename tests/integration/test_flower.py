@@ -60,7 +60,6 @@ def test_behind_a_proxy_kept_and_read_only(flower: Command) -> None:
     }
     with served(flower, "/ecg/flower") as url:
         assert status(f"{url}/workers", "ecgbatch:secret") == 200
-        assert status(f"{url}/broker", "ecgbatch:secret") == 200
         assert status(f"{url}/api/task/async-apply/ecgbatch.score", "ecgbatch:secret", post=True) == 403
         assert status(url.removesuffix("/ecg/flower") + "/workers", "ecgbatch:secret") == 404
     assert list(flower.folder.glob("seen*"))
