@@ -3,6 +3,7 @@
 import secrets
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def start_postgresql(folder: Path) -> PostgresServer:
         try:
             server.start()
             return "1" in server.psql("SELECT 1")
-        except subprocess.SubprocessError:
+        except (subprocess.SubprocessError, AssertionError):  # the latter when its file of the process is half written
             return False
 
     wait_until(ready, 120)
@@ -57,10 +58,12 @@ def start_postgresql(folder: Path) -> PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of our own."""
-    with start_postgresql(tmp_path_factory.mktemp("postgresql") / "data") as server:
-        yield server
+def postgresql_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of our own. Not below pytest's folder: each start of pytest closes that to other users."""
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with start_postgresql(Path(folder) / "data") as server:
+            yield server
 
 
 @pytest.fixture
