@@ -23,6 +23,8 @@ def passage(kind: str, records: int, processes: int) -> Passage:
     """Enqueues a job of records that are not there, then lets workers take them."""
     with database(kind) as url, redis_server() as redis_url, workplace(database_url=url, redis_url=redis_url) as place:
         manifest = place.manifest([f"records/{number:08d}" for number in range(records)])
+        (place.folder / "records").mkdir()
+        (place.folder / "records/00000000.hea").touch()  # an archive of which nothing is there is refused
         place.run("db", "upgrade")
         seconds = place.run("enqueue", place.folder, "--manifest", manifest)
         with place.worker(NO_MODEL, ECGBATCH_PROCESSES=str(processes)) as worker:
