@@ -21,6 +21,8 @@ class Enqueued(NamedTuple):
 def enqueue(kind: str, records: int) -> Enqueued:
     """Enqueues a table of that many records, which need not be there."""
     with database(kind) as url, redis_server() as redis_url, workplace(database_url=url, redis_url=redis_url) as place:
+        (place.folder / "records").mkdir()
+        (place.folder / "records/00000000.hea").touch()  # an archive of which nothing is there is refused
         manifest = place.manifest(f"records/{number:08d}" for number in range(records))
         place.run("db", "upgrade")
         began = time.perf_counter()
