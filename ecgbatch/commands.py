@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -30,6 +31,23 @@ def command(
     """Makes a function a command, of a group if one is given; its docstring's first line is its line of help."""
     make = click.command if group is None else group.command
     return make(name, cls=Command, example=example)
+
+
+def of_a_record(function: F) -> F:
+    """How a record is scored: its age and sex (0 male, 1 female) where the file is not to be asked, and the model."""
+    options = (
+        click.option("--age", type=click.FloatRange(0, 120), metavar="YEARS", help="Default: as the file tells it."),
+        click.option(
+            "--sex",
+            type=click.Choice(["male", "female"]),
+            callback=lambda _context, _option, text: None if text is None else ["male", "female"].index(text),
+            help="Default: as the file tells it.",
+        ),
+        click.option("--model", "wanted", metavar="NAME[:VERSION]", help="The model; default: ECGBATCH_MODEL."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def columns_by_role(text: str | None) -> dict[str, str]:

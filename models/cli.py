@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, columns_by_role, command
+from ecgbatch.commands import PATH, as_json, columns_by_role, command, of_a_record
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
@@ -31,11 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", help="A file of any format; FILE::ID for one record of many."
 )
-@click.option("--age", type=click.FloatRange(0, 120), metavar="YEARS", help="Default: as the file tells it.")
-@click.option("--sex", type=click.Choice(["male", "female"]), help="Default: as the file tells it.")
-@click.option("--model", "wanted", metavar="NAME[:VERSION]", help="The model; default: ECGBATCH_MODEL.")
+@of_a_record
 @as_json
-def score(files: tuple[str, ...], age: float | None, sex: str | None, wanted: str | None, as_json: bool) -> int:
+def score(files: tuple[str, ...], age: float | None, sex: int | None, wanted: str | None, as_json: bool) -> int:
     """Score a few files here and now.
 
     It needs no server and no database, and keeps nothing: probabilities, superclasses and flags are printed. Ends with
@@ -51,11 +49,10 @@ def score(files: tuple[str, ...], age: float | None, sex: str | None, wanted: st
     used = Registry(settings.model_dir).find(wanted or settings.model)
     scorer = Scorer(used, settings.device, settings.kernel)
     read = partial(read_file, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
-    number = None if sex is None else ["male", "female"].index(sex)
     scores, failures = [], []
     for file in files:
         try:
-            scores.append(score_recording(scorer, read(file), file, age, number))
+            scores.append(score_recording(scorer, read(file), file, age, sex))
         except RecordError as error:
             failures.append((file, error))
     if as_json:
