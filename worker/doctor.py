@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ecgbatch import urls
 from ecgbatch.settings import EcgbatchError, Settings
 
-PACKAGES = ("celery", "redis", "torch", "numpy", "sqlalchemy", "flower")
+PACKAGES = ("celery", "redis", "torch", "numpy", "wfdb", "sqlalchemy", "flower")
 
 
 class Finding(NamedTuple):

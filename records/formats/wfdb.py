@@ -128,11 +128,10 @@ def _load_file(files: Files, path: str, own: list[Signal]) -> SignalFile:
 
 def _length(file: SignalFile, header: Header) -> int:
     """Samples per signal: what the header says, if the file holds as many, or what the file holds."""
-    if header.length is None:
-        return file.frames()
-    if not file.is_compressed and (holds := file.frames()) < header.length:
+    holds = file.frames()
+    if header.length is not None and holds < header.length:
         raise RecordError(Reason.TRUNCATED, f"{file.name} holds {holds} of {header.length} samples per signal")
-    return header.length
+    return header.length or holds
 
 
 def _decode(
@@ -149,8 +148,6 @@ def _decode(
     whole = length * file.frame <= MOST_SAMPLES_SUMMED and not file.is_cut
     frames = signals.unpack(file, length if whole else needed)
     if len(frames) < needed:
-        if file.is_compressed or not file.is_cut:
-            raise RecordError(Reason.TRUNCATED, f"{file.name} holds {len(frames)} of {length} samples per signal")
         raise RecordError(Reason.TOO_LARGE, f"its first seconds take more than {KEPT_BYTES} bytes")
     columns, agree = {}, True
     for at, lead in own.items():

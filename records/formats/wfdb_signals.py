@@ -1,22 +1,30 @@
-"""The samples of a WFDB signal file, in any of its formats."""
+"""The samples of a WFDB signal file: format 16 is decoded here, all others by the package wfdb.
 
-import io
-from collections.abc import Callable
+wfdb is given a temporary folder with the bytes that were read and digested, and a header written here. So it opens no
+other file, allocates no more than was found sound, and cannot understand the record's header otherwise than we do.
+"""
+
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.records.formats.library import library
+from ecgbatch.records.formats.library import reading_with
 from ecgbatch.records.formats.wfdb_header import Signal
 from ecgbatch.records.recording import Reason, RecordError
 
-Bytes = NDArray[np.uint8]
 Samples = NDArray[np.integer]
 
 MOST_SAMPLES = 8_000_000
 _MATLAB_TYPES = {16: 30, 32: 20, 80: 50}
+_BITS: dict[int, int | Fraction] = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12}
+_BITS |= {310: Fraction(32, 3), 311: Fraction(32, 3)}
+_COMPRESSED = (508, 516, 524)
+_INVALID_SAMPLE = {16: -(2**15), 24: -(2**23), 32: -(2**31), 61: -(2**15), 80: -(2**7), 160: -(2**15), 212: -(2**11)}
+_INVALID_SAMPLE |= {310: -(2**9), 311: -(2**9), 508: -(2**7), 516: -(2**15), 524: -(2**23)}
 
 
 class SignalFile(NamedTuple):
@@ -61,16 +69,16 @@ class SignalFile(NamedTuple):
     def frames(self) -> int:
         """How many samples of each signal the file holds."""
         if self.is_compressed:
-            return _flac_frames(self)
+            return max(0, _flac_length(self) - self.offset) // self.signals[0].per_frame
         return self._frames_in(self.size)
 
     def _frames_in(self, size: int) -> int:
-        return int(8 * max(0, size - self.offset) / (self.frame * _FORMATS[self.format].bits))
+        return int(8 * max(0, size - self.offset) / (self.frame * _BITS[self.format]))
 
 
 def check(file: SignalFile) -> None:
     """Raises RecordError if the file is in no known format, in more than one, or not what its header says."""
-    if file.format not in _FORMATS and not file.is_compressed:
+    if file.format not in _BITS and not file.is_compressed:
         detail = f"{file.name} is in format {file.format}, which WFDB does not know"
         raise RecordError(Reason.UNREADABLE_SIGNAL, detail)
     if any(s.format != file.format or s.offset not in (0, file.offset) for s in file.signals):
@@ -93,16 +101,51 @@ def _is_matlab_4(file: SignalFile) -> bool:
 
 
 def unpack(file: SignalFile, frames: int) -> Samples:
-    """(at most `frames`, samples of a frame), as many as were kept of the file; format 8 in differences."""
+    """(at most `frames`, samples of a frame), as many as were kept of the file; format 8 without its first value."""
     if frames * file.frame > MOST_SAMPLES:
         detail = f"{file.frame} samples per frame are more than a recording should have"
         raise RecordError(Reason.TOO_LARGE, detail)
-    if file.is_compressed:
-        return _decompress(file, frames)
-    form = _FORMATS[file.format]
-    count = min(frames, file.most_frames) * file.frame
-    content = np.frombuffer(file.data, np.uint8, offset=min(file.offset, len(file.data)))
-    return form.unpack(content, count).reshape(-1, file.frame)
+    count = min(frames, file.most_frames)
+    if file.format == 16:
+        values = np.frombuffer(file.data, "<i2", count * file.frame, min(file.offset, len(file.data)))
+        return values.reshape(count, file.frame)
+    return _unpack_with_wfdb(file, count) if count else np.empty((0, file.frame), np.int32)
+
+
+def _unpack_with_wfdb(file: SignalFile, count: int) -> Samples:
+    header = [f"r {len(file.signals)} 100 {count}"]
+    header += [f"r.dat {file.format}x{signal.per_frame}+{file.offset}" for signal in file.signals]
+    try:
+        with TemporaryDirectory(prefix="ecgbatch-wfdb-") as folder:
+            Path(folder, "r.hea").write_text("\n".join(header))
+            Path(folder, "r.dat").write_bytes(file.data)
+            samples = _frames_by_wfdb(f"{folder}/r", count, file.frame == len(file.signals))
+    except OSError as error:
+        detail = f"it cannot be written to a temporary folder for wfdb ({error.strerror}): see TMPDIR"
+        raise RecordError(Reason.UNREADABLE_SIGNAL, detail) from error
+    if file.format == 311:
+        # wfdb takes a bit too many of every third sample.
+        samples = ((samples + 512) & 1023) - 512
+    return samples
+
+
+def _frames_by_wfdb(path: str, count: int, single: bool) -> Samples:
+    """(count, samples of a frame), of frames of a `single` sample of each signal or of several."""
+    import wfdb
+
+    with reading_with("wfdb"):
+        record = wfdb.rdrecord(path, physical=False, smooth_frames=single, return_res=32)
+        by_signal = [record.d_signal] if single else [own.reshape(count, -1) for own in record.e_d_signal]
+        samples: Samples = np.concatenate(by_signal, axis=1)
+        return samples
+
+
+def _flac_length(file: SignalFile) -> int:
+    """How many samples of each signal there are by a FLAC file's first block; of others wfdb cannot find the end."""
+    length = int.from_bytes(file.data[21:26]) & (1 << 36) - 1
+    if not file.data.startswith(b"fLaC") or not length:
+        raise RecordError(Reason.UNREADABLE_SIGNAL, f"{file.name} is no FLAC file that tells its length")
+    return length
 
 
 def select(file: SignalFile, frames: Samples, index: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -115,125 +158,10 @@ def select(file: SignalFile, frames: Samples, index: int, count: int) -> tuple[N
     before = sum(s.per_frame for s in file.signals[:index])
     own = frames[:, before : before + signal.per_frame].astype(np.int64)
     if signal.format == 8:
-        own = signal.initial + own.cumsum().reshape(own.shape)
-    invalid = (own == INVALID_SAMPLE.get(signal.format, _NEVER)).any(axis=1)
+        own += signal.initial
+    invalid = (own == _INVALID_SAMPLE.get(signal.format)).any(axis=1)
     mean = own[:, 0] if signal.per_frame == 1 else np.trunc(own.sum(axis=1) / signal.per_frame).astype(np.int64)
     mean, invalid = mean[signal.skew :][:count], invalid[signal.skew :][:count]
     if (beyond := count - len(mean)) == 0:
         return mean, invalid
     return np.pad(mean, (0, beyond)), np.pad(invalid, (0, beyond), constant_values=True)
-
-
-# ------------------------------------------------------------------------------------------ formats
-
-
-class _Format(NamedTuple):
-    """How many bits a sample takes, and how the first samples are taken from bytes that hold them."""
-
-    bits: int | Fraction
-    unpack: Callable[[Bytes, int], Samples]
-
-
-def _numbers(dtype: str, zero: int = 0) -> Callable[[Bytes, int], Samples]:
-    size = np.dtype(dtype).itemsize
-
-    def unpack(content: Bytes, count: int) -> Samples:
-        values: Samples = content[: count * size].view(dtype)
-        return values.astype(np.int32) - zero if zero else values
-
-    return unpack
-
-
-def _unpack_24(content: Bytes, count: int) -> Samples:
-    low, middle, high = content[: 3 * count].reshape(-1, 3).T.astype(np.int32)
-    return _signed(low | middle << 8 | high << 16, 24)
-
-
-def _unpack_212(content: Bytes, count: int) -> Samples:
-    first, both, second = _blocks(content, count, 2, 3)
-    return _signed(np.stack([first | (both & 0x0F) << 8, second | both >> 4 << 8], axis=1).ravel()[:count], 12)
-
-
-def _unpack_310(content: Bytes, count: int) -> Samples:
-    a, b, c, d = _blocks(content, count, 3, 4)
-    first, second, third = a >> 1 | (b & 7) << 7, c >> 1 | (d & 7) << 7, b >> 3 | d >> 3 << 5
-    return _signed(np.stack([first, second, third], axis=1).ravel()[:count], 10)
-
-
-def _unpack_311(content: Bytes, count: int) -> Samples:
-    a, b, c, d = _blocks(content, count, 3, 4)
-    first, second, third = a | (b & 3) << 8, b >> 2 | (c & 15) << 6, c >> 4 | (d & 63) << 4
-    return _signed(np.stack([first, second, third], axis=1).ravel()[:count], 10)
-
-
-def _blocks(content: Bytes, count: int, samples: int, size: int) -> NDArray[np.int32]:
-    """(size, blocks): the bytes of the blocks of `samples` samples that hold the first `count`; zeros at the end."""
-    needed = -(-count // samples) * size
-    have = content[:needed]
-    return np.pad(have, (0, needed - len(have))).reshape(-1, size).T.astype(np.int32)
-
-
-def _signed(values: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
-    """Two's complement of `bits` bits."""
-    half = 1 << (bits - 1)
-    return (values ^ half) - half
-
-
-_FORMATS = {
-    8: _Format(8, _numbers("i1")),
-    16: _Format(16, _numbers("<i2")),
-    24: _Format(24, _unpack_24),
-    32: _Format(32, _numbers("<i4")),
-    61: _Format(16, _numbers(">i2")),
-    80: _Format(8, _numbers("u1", 128)),
-    160: _Format(16, _numbers("<u2", 32768)),
-    212: _Format(12, _unpack_212),
-    310: _Format(Fraction(32, 3), _unpack_310),
-    311: _Format(Fraction(32, 3), _unpack_311),
-}
-_COMPRESSED = (508, 516, 524)
-_NEVER = 2**62
-INVALID_SAMPLE = {
-    16: -(2**15),
-    24: -(2**23),
-    32: -(2**31),
-    61: -(2**15),
-    80: -(2**7),
-    160: -(2**15),
-    212: -(2**11),
-    310: -(2**9),
-    311: -(2**9),
-    508: -(2**7),
-    516: -(2**15),
-    524: -(2**23),
-}
-
-
-def _flac_frames(file: SignalFile) -> int:
-    soundfile = library("soundfile", "soundfile")
-    try:
-        frames = soundfile.info(io.BytesIO(file.data)).frames
-    except soundfile.SoundFileError as error:
-        raise RecordError(Reason.UNREADABLE_SIGNAL, f"{file.name} is no FLAC file") from error
-    return max(0, int(frames) - file.offset) // file.signals[0].per_frame
-
-
-def _decompress(file: SignalFile, frames: int) -> Samples:
-    soundfile = library("soundfile", "soundfile")
-    per_frame = file.signals[0].per_frame
-    if any(s.per_frame != per_frame for s in file.signals):
-        raise RecordError(Reason.UNREADABLE_HEADER, f"the signals of {file.name} differ in samples per frame")
-    try:
-        with soundfile.SoundFile(io.BytesIO(file.data)) as flac:
-            shift = {"PCM_S8": 24, "PCM_24": 8, "PCM_16": 16}.get(flac.subtype)
-            if shift is None or 32 - shift > file.format - 500 or flac.channels != len(file.signals):
-                detail = f"{file.name} has other channels or bits than its header says"
-                raise RecordError(Reason.UNREADABLE_SIGNAL, detail)
-            flac.seek(file.offset)
-            values = flac.read(frames * per_frame, dtype="int32", always_2d=True) >> shift
-    except soundfile.SoundFileError as error:
-        raise RecordError(Reason.UNREADABLE_SIGNAL, f"{file.name} is no sound FLAC file") from error
-    whole = len(values) // per_frame
-    by_signal = values[: whole * per_frame].reshape(whole, per_frame, len(file.signals)).transpose(0, 2, 1)
-    samples: Samples = by_signal.reshape(whole, -1)
-    return samples

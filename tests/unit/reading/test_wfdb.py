@@ -1,9 +1,11 @@
 """The same samples as wfdb, in every format."""
 
 import hashlib
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from wfdb_files import (
 from ecgbatch.records import compiled
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
-from ecgbatch.records.recording import Reason
+from ecgbatch.records.recording import Reason, RecordError
 from ecgbatch.records.resampling import resample
 
 
@@ -363,3 +365,83 @@ def test_a_short_gap_between_segments_is_filled(tmp_path: Path) -> None:
     write(tmp_path, samples(count=600), name="s1")
     (tmp_path / "r.hea").write_text("r/3 12 100 1210\ns1 600\n~ 10\ns1 600\n")
     assert read(tmp_path, "r").flags == ("cropped", "gap_filled")
+
+
+# ------------------------------------------------------------------------------------------ by the package wfdb
+
+
+def write_by_wfdb(folder: Path, form: str, bits: int, count: int = 1000) -> NDArray[np.int64]:
+    digital = samples(bits=bits, count=count)
+    scale = {"adc_gain": [200.0] * 12, "baseline": [0] * 12, "units": ["mV"] * 12, "sig_name": list(LEADS)}
+    wfdb.wrsamp("r", fs=100, d_signal=digital, fmt=[form] * 12, write_dir=str(folder), **scale)
+    return digital
+
+
+@pytest.mark.parametrize("form", ["212", "516"])
+def test_other_formats_in_a_zip(tmp_path: Path, form: str) -> None:
+    digital = write_by_wfdb(tmp_path, form, int(form) % 100)
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in [path for path in tmp_path.iterdir() if path.name.startswith("r")]:
+            archive.write(file, file.name)
+    assert np.array_equal(read(tmp_path / "a.zip", "r").signal, digital / 200)
+    assert read(tmp_path / "a.zip", "r").sha256 == read(tmp_path, "r").sha256
+
+
+def test_samples_marked_as_invalid_within_frames_of_another_format(tmp_path: Path) -> None:
+    digital = samples(count=1000, leads=24, bits=7)
+    digital[500:505, 6] = -128
+    write(tmp_path, samples())
+    replace(tmp_path / "r.hea", "r.dat 16 1000", "r.dat 80x2 50")
+    (tmp_path / "r.dat").write_bytes((digital + 128).astype("u1").tobytes())
+    recording = read(tmp_path, "r")
+    assert "gap_filled" in recording.flags
+    assert np.array_equal(recording.signal[:, 1], np.trunc(digital[:, 2:4].mean(axis=1)) / 50)
+    assert recording.signal.min() >= -64 / 50
+
+
+def test_signals_of_a_file_that_are_not_listed_one_after_the_other(tmp_path: Path) -> None:
+    digital = samples(bits=8)
+    write(tmp_path, samples())
+    lines = (tmp_path / "r.hea").read_text().replace("r.dat 16", "r.dat 80").splitlines()
+    for number in range(2, 13, 2):
+        lines[number] = lines[number].replace("r.dat", "other.dat")
+    (tmp_path / "r.hea").write_text("\n".join(lines))
+    (tmp_path / "r.dat").write_bytes((digital[:, ::2] + 128).astype("u1").tobytes())
+    (tmp_path / "other.dat").write_bytes((digital[:, 1::2] + 128).astype("u1").tobytes())
+    assert np.array_equal(read(tmp_path, "r").signal, digital / 1000)
+
+
+def test_what_wfdb_cannot_give_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, samples())
+    replace(tmp_path / "r.hea", "r.dat 16 ", "r.dat 61x2 ")
+    (tmp_path / "r.dat").write_bytes(samples(leads=24).astype(">i2").tobytes())
+    assert reason(tmp_path) == Reason.UNREADABLE_SIGNAL
+
+
+def test_flac_files_that_lie_about_their_length(tmp_path: Path) -> None:
+    """The 36 bits before the digest of the samples say how many there are; 0 is not told."""
+    digital = write_by_wfdb(tmp_path, "516", 16)
+    sound = {file: file.read_bytes() for file in tmp_path.iterdir() if file.suffix != ".hea"}
+    header = (tmp_path / "r.hea").read_text()
+
+    def with_length(length: int, header: str) -> Reason | None:
+        for file, content in sound.items():
+            file.write_bytes(content[:21] + bytes([content[21] & 0xF0]) + length.to_bytes(4) + content[26:])
+        (tmp_path / "r.hea").write_text(header)
+        try:
+            return None if np.array_equal(read(tmp_path, "r").signal, digital / 200) else Reason.CRASHED
+        except RecordError as error:
+            return error.reason
+
+    untold = header.replace("r 12 100 1000", "r 12 100")
+    assert with_length(1000, untold) is None
+    assert with_length(0, header) == Reason.UNREADABLE_SIGNAL
+    assert with_length(999, header) == Reason.TRUNCATED
+    longer = header.replace("r 12 100 1000", "r 12 100 2000000000")
+    assert with_length(2_000_000_000, longer) == Reason.UNREADABLE_SIGNAL
+
+
+def test_no_room_for_the_temporary_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_by_wfdb(tmp_path, "212", 12)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert "TMPDIR" in failure(tmp_path).detail
