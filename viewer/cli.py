@@ -1,19 +1,23 @@
-"""The commands that draw a record: plot."""
+"""The commands that show a record: plot, explain."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ecgbatch.commands import PATH, command, of_a_record
-from ecgbatch.printing import print_note, say
+from ecgbatch.commands import PATH, as_json, command, of_a_record
+from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
     from ecgbatch.models.score_files import Score
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.records.recording import Recording
+    from ecgbatch.viewer.occlusion import Occlusion
+
+AS_SCORED = "as scored: band-pass 0.5–40 Hz, notch 50 Hz"
 
 in_rows = click.option("--rows", is_flag=True, help="One lead a row, 12x1; default: 3x4 and a rhythm strip.")
 
@@ -42,11 +46,71 @@ def plot(
     kind = kind_of(output)
     scorer, recording, score = _scored(record, age, sex, wanted)
     signal = recording.signal if raw else filtered(recording.signal[None])[0]
-    shown = "as recorded, at 100 Hz" if raw else "as scored: band-pass 0.5–40 Hz"
+    shown = "as recorded, at 100 Hz" if raw else AS_SCORED
     with saved(output) as file:
         draw(Sheet(signal, shown, recording, score, scorer.model, rows), file, kind)
     say(f"{output}: {record}, scored by {scorer.model}")
     print_note("research use only, never for diagnosis")
+
+
+@command(example="ecgbatch explain 00001_lr.hea --superclass mi --output 00001.png")
+@click.argument("record", help="A file of any format; FILE::ID for one record of many.")
+@click.option("--output", type=PATH, help="Also draw it: .svg, .png or .pdf; one that is there is replaced.")
+@click.option(
+    "--superclass",
+    type=click.Choice(["norm", "mi", "sttc", "cd", "hyp"]),
+    help="Whose strongest half seconds are told and drawn; default: the most probable one's.",
+)
+@of_a_record
+@as_json
+def explain(
+    record: str,
+    output: Path | None,
+    superclass: str | None,
+    age: float | None,
+    sex: int | None,
+    wanted: str | None,
+    as_json: bool,
+) -> None:
+    """Tell what a record's score hangs on.
+
+    How each probability changes when a lead, or half a second of a lead, is silenced. It is about this model, not about
+    the heart: no cause, no proof, and no sum, for leads repeat each other.
+    """
+    from ecgbatch.models.preprocessing import filtered
+    from ecgbatch.viewer import occlusion, shading
+    from ecgbatch.viewer.saving import saved
+    from ecgbatch.viewer.sheet import Sheet, draw, kind_of
+
+    kind = None if output is None else kind_of(output)
+    scorer, recording, score = _scored(record, age, sex, wanted)
+    signal = filtered(recording.signal[None])[0]
+    found = occlusion.occlude(scorer, signal, scorer.metadata(score.age, score.sex).values)
+    label = superclass or max(score.probabilities, key=score.probabilities.__getitem__)
+    if output is not None and kind is not None:
+        notes = shading.legend(found, label)
+        sheet = Sheet(signal, AS_SCORED, recording, score, scorer.model, in_rows=True, notes=notes)
+        with saved(output) as file:
+            draw(sheet, file, kind, shading.shade(found, label))
+    _print_occlusion(score, found, label, as_json)
+    for said in (occlusion.IS, occlusion.IS_NOT, f"by {scorer.model}; research use only, never for diagnosis"):
+        print_note(said)
+
+
+def _print_occlusion(score: "Score", found: "Occlusion", label: str, as_json: bool) -> None:
+    from ecgbatch.records.leads import LEADS
+
+    strongest = [f"most_of_{label}_from_s", "changes_it_by"]
+    columns = ["lead", *score.probabilities, *strongest]
+    pieces = found.strongest(label)
+    rows = [[lead, *changes, *pieces[at]] for at, (lead, changes) in enumerate(zip(LEADS, found.by_lead.tolist()))]
+    if as_json:
+        pieces_of = dict(zip(LEADS, found.by_piece.tolist(), strict=True))
+        leads = [dict(zip(columns, row, strict=True)) for row in rows]
+        print_mapping(asdict(score) | {"leads": leads, "half_seconds": pieces_of}, as_json=True)
+        return
+    say(f"{score.path}: " + ", ".join(f"{name} {value:.3f}" for name, value in score.probabilities.items()))
+    print_rows(columns, rows)
 
 
 def _scored(record: str, age: float | None, sex: int | None, wanted: str | None) -> "tuple[Scorer, Recording, Score]":

@@ -34,7 +34,10 @@ LINE = 4.2
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is drawn: `signal` (T, 12) mV is what was scored, or what was recorded; `shown` says which."""
+    """What is drawn: `signal` (T, 12) mV is what was scored, or what was recorded; `shown` says which.
+
+    `notes` are lines of the head that say more.
+    """
 
     signal: NDArray[np.float64]
     shown: str
@@ -42,6 +45,7 @@ class Sheet:
     score: Score
     model: Model
     in_rows: bool = False
+    notes: tuple[str, ...] = ()
 
 
 More = Callable[["Axes", Paper, float, float], None]
@@ -96,6 +100,7 @@ def _draw_head(axes: "Axes", sheet: Sheet, top: float) -> None:
         *flags,
         f"model {sheet.model}, fingerprint {sheet.model.fingerprint[:16]}…",
         f"SHA-256 of the input {score.input_sha256}",
+        *sheet.notes,
     ]
     for number, line in enumerate(lines):
         write(axes, MARGIN, top - 6.5 - LINE * number, line)
