@@ -16,7 +16,7 @@ ROOMS = {
     "ecgbatch.worker.cli": ("worker", "flower", "reconcile", "doctor"),
     "ecgbatch.db.cli": ("query", "export", "metrics", "db"),
     "ecgbatch.models.cli": ("score", "model"),
-    "ecgbatch.viewer.cli": ("plot", "explain"),
+    "ecgbatch.viewer.cli": ("plot", "explain", "report"),
     "ecgbatch.cli": ("completion",),
 }
 """Which room's `cli.py` has which commands, in the order of `ecgbatch --help`. Their heavier parts import what they

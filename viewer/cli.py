@@ -1,4 +1,4 @@
-"""The commands that show a record: plot, explain."""
+"""The commands that show a record or a job: plot, explain, report."""
 
 import os
 from dataclasses import asdict
@@ -95,6 +95,36 @@ def explain(
     _print_occlusion(score, found, label, as_json)
     for said in (occlusion.IS, occlusion.IS_NOT, f"by {scorer.model}; research use only, never for diagnosis"):
         print_note(said)
+
+
+@command(example="ecgbatch report 1 job1.html")
+@click.argument("job", type=int, help="The job's id.")
+@click.argument("file", type=PATH, metavar="FILE.html", help="The page; one that is there is replaced.")
+def report(job: int, file: Path) -> None:
+    """Write one page about a job: counts, distributions, ECGs.
+
+    What ran on what, with which model and when; what failed and what was flagged; probabilities, by age and sex too;
+    the archive's amplitude; the highest, the most uncertain and the flagged records, which are read again to be drawn.
+    The page needs no other file, and nothing of it is fetched from anywhere.
+    """
+    from ecgbatch.db import overview, reports, scored
+    from ecgbatch.db.migrate import open_database
+    from ecgbatch.records.paths import on_disk
+    from ecgbatch.viewer.report import Job, drawer, page_of
+    from ecgbatch.viewer.saving import saved
+    from ecgbatch.viewer.summary import summarise
+
+    settings = load()
+    with open_database(settings.database_url).read() as connection:
+        [progress] = reports.progress(connection, job)
+        about = scored.about(connection, job)
+        summary = summarise(scored.scored(connection, job), about.description["thresholds"])
+        failures = overview.failures_by_reason(connection, job)
+        found = Job(about, progress, summary, failures, overview.typical_amplitude(connection, job))
+    with saved(file) as stream:
+        stream.write(page_of(found, drawer(settings, Path(on_disk(about.root)[0]))).encode())
+    say(f"{file}: job {job}, {progress.scored:,} scored, {progress.failed:,} failed")
+    print_note("research use only, never for diagnosis")
 
 
 def _print_occlusion(score: "Score", found: "Occlusion", label: str, as_json: bool) -> None:

@@ -147,7 +147,7 @@ def _figures(values: Numbers) -> Figures:
 
 def _groups(records: Sequence[LabelledRecord]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """The groups that have records: by what, name, and which records (R,) they are."""
-    ages = [_age_group(record.age) for record in records]
+    ages = [age_group(record.age) for record in records]
     sexes = [SEXES.get(record.sex, "unknown") for record in records]
     for by, names, order in (
         ("age", ages, (*AGE_GROUPS, "unknown")),
@@ -159,7 +159,8 @@ def _groups(records: Sequence[LabelledRecord]) -> Iterator[tuple[str, str, NDArr
                 yield by, name, chosen
 
 
-def _age_group(age: float | None) -> str:
+def age_group(age: float | None) -> str:
+    """The name of the group that an age, in years, is in."""
     below = (name for name, end in AGE_GROUPS.items() if age is not None and age < end)
     return next(below, "unknown")
 

@@ -1,6 +1,6 @@
 """An evaluation as one HTML page that needs nothing else: the answer first, then its figures and pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ecgbatch import pages
 from ecgbatch.models.config import MEANINGS
 from ecgbatch.models.evaluation import pictures
 from ecgbatch.models.evaluation.bootstrap import RESAMPLES, Estimate
@@ -28,33 +29,7 @@ HEADS = {
 }
 
 PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>
-:root { --ink: #243b53; --mark: #1f5f99; --line: #9aa5b1; --faint: #dbe4ec; --paper: #fff; --soft: #52667a;
-  --warn: #9b2c2c }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e9ef; --mark: #6db3f2; --line: #77869a; --faint: #33414f;
-  --paper: #14191f; --soft: #a5b3c2; --warn: #ff9d9d } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1120px;
-  margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .3rem } p { margin: .3rem 0 }
-.notice { font-weight: 600; color: var(--warn) } .small { color: var(--soft); font-size: .85rem }
-.tiles, .panels { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0 }
-.tiles div { flex: 1 1 9rem; border: 1px solid var(--faint); border-radius: .5rem; padding: .6rem .8rem }
-.tiles b { display: block; font-size: 1.6rem; line-height: 1.3; font-variant-numeric: tabular-nums }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8rem }
-td span { color: var(--soft); font-size: .75rem; display: block } svg { max-width: 100%; height: auto }
-</style>
-</head>
-<body>
-<h1>$title</h1>
+$head<h1>$title</h1>
 <p class="notice">For research use only, never for diagnosis.</p>
 <div class="tiles">$tiles</div>
 <div class="panels">$answer</div>
@@ -81,8 +56,10 @@ def write_page(path: Path, about: Mapping[str, Any], evaluation: Evaluation, pre
     `about` says what was evaluated: job, model, fingerprint, labels, labels_sha256, fold, without_prediction. Raises
     EcgbatchError when matplotlib is missing or the file cannot be written.
     """
+    title = f"{about['model']} on {_part(about['fold'])}{about['labels']}"
     page = PAGE.substitute(
-        title=escape(f"{about['model']} on {_part(about['fold'])}{about['labels']}"),
+        head=pages.head(title),
+        title=escape(title),
         tiles=_tiles(evaluation, about["without_prediction"]),
         answer="".join(_answer(evaluation)),
         caveat=escape(_caveat(predictions.model, about["fold"])),
@@ -167,7 +144,7 @@ def _provenance(about: Mapping[str, Any]) -> str:
         ["ecgbatch", version("ecgbatch")],
         ["made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
     ]
-    return _table(["", ""], rows)
+    return pages.table(["", ""], rows)
 
 
 def _figures_table(evaluation: Evaluation) -> str:
@@ -176,7 +153,7 @@ def _figures_table(evaluation: Evaluation) -> str:
         + [figures[metric] for metric in METRICS]
         for row, figures in evaluation.figures.items()
     ]
-    return _table(["superclass", "records", "threshold", *HEADS.values()], rows)
+    return pages.table(["superclass", "records", "threshold", *HEADS.values()], rows, _cell)
 
 
 def _groups_table(evaluation: Evaluation) -> str:
@@ -184,13 +161,7 @@ def _groups_table(evaluation: Evaluation) -> str:
         [f"{group.by} {group.name}", group.records, *(group.figures[metric] for metric in METRICS)]
         for group in evaluation.groups
     ]
-    return _table(["group", "records", *HEADS.values()], rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
+    return pages.table(["group", "records", *HEADS.values()], rows, _cell)
 
 
 def _cell(value: Estimate | float | str | None) -> str:

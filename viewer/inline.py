@@ -1,0 +1,54 @@
+"""Pictures as SVG to stand in a page: small, without a library, in the colours of the page."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgbatch.viewer.paper import MM_PER_SECOND, WIDTH, Strip, lay_out, trace
+
+GRID = """\
+<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs>
+<pattern id="mm" width="1" height="1" patternUnits="userSpaceOnUse">
+<path d="M1 0H0V1" style="fill:none;stroke:var(--fine);stroke-width:.1"/></pattern>
+<pattern id="mm5" width="5" height="5" patternUnits="userSpaceOnUse"><rect width="5" height="5" fill="url(#mm)"/>
+<path d="M5 0H0V5" style="fill:none;stroke:var(--bold);stroke-width:.25"/></pattern></defs></svg>
+"""
+"""Stands in the page once, before its first ECG."""
+
+
+def ecg(signal: NDArray[np.float64], title: str) -> str:
+    """Twelve leads of (T, 12) mV on ECG paper, 3x4 with a rhythm strip."""
+    paper = lay_out(signal, in_rows=False)
+    drawn = []
+    for strip in paper.strips:
+        across, up = trace(paper, strip, signal)
+        points = " ".join(f"{x:.1f},{paper.height - y:.1f}" for x, y in zip(across, up, strict=True))
+        drawn.append(f'<polyline points="{points}"/>{_name(strip, paper.height - strip.y - paper.pitch / 2 + 4)}')
+    levels = sorted({strip.y for strip in paper.strips})
+    marks = "".join(f'<path d="M5 {paper.height - y:g}h1.5v-10h5v10h1.5"/>' for y in levels)
+    said = f"{MM_PER_SECOND} mm/s, {paper.gain:g} mm/mV"
+    return (
+        f'<svg class="ecg" role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {paper.height:g}">'
+        f'<rect width="{WIDTH}" height="{paper.height:g}" fill="url(#mm5)"/>{marks}{"".join(drawn)}'
+        f'<text x="15" y="{paper.height - 1.5:g}">{said}</text></svg>'
+    )
+
+
+def bars(title: str, counts: Sequence[int], threshold: float) -> str:
+    """A distribution over 0 to 1, with a line at a threshold."""
+    width, most = 100 / len(counts), max(*counts, 1)
+    drawn = "".join(
+        f'<rect x="{at * width + 0.3:.2f}" y="{40 - 38 * count / most:.2f}" width="{width - 0.6:.2f}" '
+        f'height="{38 * count / most:.2f}"><title>{at / len(counts):.2f}: {count:,}</title></rect>'
+        for at, count in enumerate(counts)
+    )
+    line = f'<path d="M{100 * threshold:.1f} 0V40" style="stroke:var(--warn)"/>'
+    line += '<path d="M0 40H100" style="stroke:var(--line)"/>'
+    ends = '<text x="0" y="46">0</text><text x="100" y="46" text-anchor="end">1</text>'
+    return f'<svg class="bars" role="img" aria-label="{escape(title)}" viewBox="0 0 100 47">{drawn}{line}{ends}</svg>'
+
+
+def _name(strip: Strip, y: float) -> str:
+    return f'<text x="{strip.x + 1:g}" y="{y:g}">{escape(strip.lead)}</text>'
