@@ -86,18 +86,27 @@ def metrics(port: int | None, address: str) -> None:
 @command(example="ecgbatch export 1 results.csv")
 @click.argument("job", type=int, help="The job's id.")
 @click.argument("file", type=PATH, help="Where to write: .csv, .jsonl or .parquet (needs the extra `parquet`).")
-def export(job: int, file: Path) -> None:
+@click.option(
+    "--what",
+    type=click.Choice(["all", "results", "failures"]),
+    default="all",
+    show_default=True,
+    help="Each record of the job, what was scored, or what failed.",
+)
+def export(job: int, file: Path, what: str) -> None:
     """Write what came of a job into a file.
 
     A row for each record: probabilities, flags, the digests and names that they can be traced by, or why it failed.
+    A file that is there is replaced, once the new one is complete.
     """
     from ecgbatch.db import reports
+    from ecgbatch.db.export import Which
     from ecgbatch.db.export import export as write
     from ecgbatch.db.migrate import open_database
 
     with open_database(load().database_url).read() as connection:
         reports.progress(connection, job)
-        say(f"{file}: {write(connection, job, file):,} records")
+        say(f"{file}: {write(connection, job, file, Which(what)):,} records")
     print_note("research use only, never for diagnosis")
 
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +33,23 @@ COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
 """What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
 
 
-def export(connection: Connection, job_id: int, file: Path) -> int:
+class Which(StrEnum):
+    """The records that are scored, those that failed, or all of a job, those to go included."""
+
+    RESULTS = "results"
+    FAILURES = "failures"
+    ALL = "all"
+
+
+_CHOSEN: Mapping[Which, sa.ColumnElement[bool]] = {
+    Which.RESULTS: predictions.c.recording_id.is_not(None),
+    Which.FAILURES: predictions.c.recording_id.is_(None) & failures.c.recording_id.is_not(None),
+    Which.ALL: sa.true(),
+}
+"""As a job's counts have it: a failed record that its model has scored since counts as scored."""
+
+
+def export(connection: Connection, job_id: int, file: Path, which: Which = Which.ALL) -> int:
     """Writes a job's records to a `.csv`, `.jsonl` or `.parquet` file and returns how many; memory stays the same.
 
     The file appears when it is whole. Raises EcgbatchError for another suffix, a file that cannot be written, and for
@@ -44,7 +61,7 @@ def export(connection: Connection, job_id: int, file: Path) -> int:
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[file.suffix]
     try:
         with open(unfinished, "wb") as output:
-            count = write(output, _blocks(connection, job_id))
+            count = write(output, _blocks(connection, job_id, which))
         os.replace(unfinished, file)
     except OSError as error:
         raise EcgbatchError(f"cannot write {file}: {error.strerror}") from None
@@ -53,15 +70,15 @@ def export(connection: Connection, job_id: int, file: Path) -> int:
     return count
 
 
-def _blocks(connection: Connection, job_id: int) -> Iterator[list[Sequence[Any]]]:
+def _blocks(connection: Connection, job_id: int, which: Which) -> Iterator[list[Sequence[Any]]]:
     """The job's records, TOGETHER at a time, in the order in which they were enqueued."""
     item, of_job = job_items.c.recording_id, job_items.c.job_id == job_id
     predicted = (predictions.c.recording_id == item) & (predictions.c.model_id == jobs.c.model_id)
     failed = (failures.c.recording_id == item) & (failures.c.job_id == job_items.c.job_id)
     source = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(models, models.c.id == jobs.c.model_id)
     source = source.join(recordings, recordings.c.id == item).outerjoin(predictions, predicted)
-    query = sa.select(*COLUMNS.values()).select_from(source.outerjoin(failures, failed)).where(of_job).order_by(item)
-    rows = iter(connection.execute(query.execution_options(yield_per=TOGETHER)))
+    query = sa.select(*COLUMNS.values()).select_from(source.outerjoin(failures, failed)).where(of_job, _CHOSEN[which])
+    rows = iter(connection.execute(query.order_by(item).execution_options(yield_per=TOGETHER)))
     while block := list(islice(rows, TOGETHER)):
         yield [tuple(row) for row in block]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from commands import Command
+from scoring import make_job, score, take
 
 from ecgbatch.db.engine import Database
-from ecgbatch.db.export import COLUMNS, export
+from ecgbatch.db.export import COLUMNS, Which, export
 from ecgbatch.records.synthetic import write_archive
 from ecgbatch.settings import EcgbatchError
 
@@ -44,6 +45,25 @@ def test_the_same_rows_in_each_kind_of_file(finished: Command) -> None:
         assert a["path"] == b["path"] == c["path"]
         assert (float(a["mi"]) if a["mi"] else None) == b["mi"] == c["mi"]
     assert [path.name for path in finished.folder.glob(".out*")] == []
+
+
+def test_what_was_scored_or_what_failed_alone(finished: Command) -> None:
+    paths = {}
+    for what, count in (("results", 64), ("failures", 1), ("all", 65)):
+        assert f"{count} records" in finished("export", "1", "some.csv", "--what", what).stdout
+        with open(finished.folder / "some.csv", newline="") as file:
+            paths[what] = [row["path"] for row in csv.DictReader(file)]
+    assert paths["failures"] == ['go"ne,1']
+    assert sorted(paths["results"] + paths["failures"]) == sorted(paths["all"])
+
+
+def test_each_record_is_in_one_part(database: Database, tmp_path: Path) -> None:
+    """On each kind of database, of a job of which a record failed and another is to go."""
+    job = make_job(database, 6)
+    score(database, take(database)[0], frozenset({"r2"}))
+    with database.read() as connection:
+        counts = [export(connection, job, tmp_path / "out.csv", which) for which in Which]
+    assert dict(zip(Which, counts, strict=True)) == {"results": 3, "failures": 1, "all": 6}
 
 
 @pytest.mark.parametrize(
