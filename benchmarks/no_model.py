@@ -5,20 +5,22 @@ transactions.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ecgbatch.db.schema import Windows
 from ecgbatch.models.scorer import USUAL_BATCH
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.quality import Quality
-from ecgbatch.records.recording import Recording
+from ecgbatch.records.recording import Recording, Window
 from ecgbatch.settings import Settings, load
 from ecgbatch.worker.pipeline import Stages
 from ecgbatch.worker.start import run_worker
 
-RECORDING = Recording(np.empty((0, len(LEADS))), "0" * 64, ())
+WINDOWS = [Window(None, Recording(np.empty((0, len(LEADS))), "0" * 64, ()))]
 
 
 class NoModel:
@@ -37,8 +39,8 @@ class NoModel:
         return np.full((len(metadata), 5), 0.5, np.float32)
 
 
-def read(settings: Settings, root: Path, record: str) -> Recording:
-    return RECORDING
+def read(settings: Settings, root: Path, windows: Windows, record: str) -> Sequence[Window]:
+    return WINDOWS
 
 
 def load_no_model(settings: Settings, fingerprint: str) -> NoModel:

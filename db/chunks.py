@@ -231,10 +231,21 @@ def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[P
     """Writes predictions, their windows and what the files told of the recordings; returns how many were new."""
     whose = dict(job_id=claim.job_id, model_id=claim.model_id, worker=claim.worker)
     new = insert_new(connection, predictions, [prediction.row() for prediction in scored], at="scored_at", **whose)
-    window_rows = [row for prediction in scored for row in prediction.window_rows()]
+    in_windows = [prediction for prediction in scored if prediction.windows]
+    if in_windows and new < len(scored):  # another job has scored some meanwhile, in its way
+        own = _scored_by(connection, claim, [prediction.recording_id for prediction in in_windows])
+        in_windows = [prediction for prediction in in_windows if prediction.recording_id in own]
+    window_rows = [row for prediction in in_windows for row in prediction.window_rows()]
     insert_new(connection, windows, window_rows, model_id=claim.model_id)
     fill_in(connection, recordings, [prediction.recording_row() for prediction in scored])
     return new
+
+
+def _scored_by(connection: Connection, claim: Claim, recording_ids: Sequence[int]) -> frozenset[int]:
+    """Those of the recordings that have their prediction from the claim's job."""
+    of_job = (predictions.c.job_id == claim.job_id) & (predictions.c.model_id == claim.model_id)
+    own = sa.select(predictions.c.recording_id).where(of_job, predictions.c.recording_id.in_(recording_ids))
+    return frozenset(connection.execute(own).scalars())
 
 
 def _remove_older(connection: Connection, claim: Claim, recording_ids: Sequence[int]) -> None:

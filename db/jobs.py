@@ -15,6 +15,7 @@ from ecgbatch.db.schema import (
     JobState,
     Priority,
     Rescore,
+    Windows,
     archives,
     chunks,
     failures,
@@ -24,7 +25,7 @@ from ecgbatch.db.schema import (
     predictions,
     recordings,
 )
-from ecgbatch.records.recording import Record
+from ecgbatch.records.recording import Flag, Record
 from ecgbatch.settings import EcgbatchError
 
 OPEN = (JobState.ENQUEUEING, JobState.RUNNING)
@@ -64,18 +65,25 @@ def register_archive(connection: Connection, name: str, root: str) -> int:
 
 
 def open_job(
-    connection: Connection, archive_id: int, model_id: int, priority: Priority, rescore: Rescore = Rescore.NONE
+    connection: Connection,
+    archive_id: int,
+    model_id: int,
+    priority: Priority,
+    rescore: Rescore = Rescore.NONE,
+    windows: Windows = Windows.FIRST,
 ) -> tuple[int, bool]:
-    """The job that scores this archive by this model, and whether it was there already, unfinished.
+    """The job that scores this archive by this model in this way, and whether it was there already, unfinished.
 
     Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice. Raises
-    EcgbatchError for an unfinished job that is to score other records again than `rescore` says.
+    EcgbatchError for an unfinished job that is to score other records again than `rescore` says, and while an open job
+    of the same archive and model takes other windows.
     """
-    same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
+    _refuse_beside_other_windows(connection, archive_id, model_id, windows)
+    same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id) & (jobs.c.windows == windows)
     unfinished = sa.select(jobs.c.id).where(same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
-        own = rescore_of(connection, job_id)
+        own, _ = way_of(connection, job_id)
         if rescore not in (Rescore.NONE, own):
             raise EcgbatchError(
                 f"job {job_id} of this archive and model is not finished; the same command without --rescore goes on "
@@ -85,32 +93,57 @@ def open_job(
         opened = dict(state=JobState.ENQUEUEING, priority=priority, finished_at=None, active_at=None)
         connection.execute(reopen.values(opened))
         return job_id, True
-    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, rescore=rescore, total=0)
+    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, rescore=rescore, windows=windows, total=0)
     insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
 
 
-def rescore_of(connection: Connection, job_id: int) -> Rescore:
-    """Which records the job scores again."""
-    return Rescore(connection.execute(sa.select(jobs.c.rescore).where(jobs.c.id == job_id)).scalar_one())
+def _refuse_beside_other_windows(connection: Connection, archive_id: int, model_id: int, windows: Windows) -> None:
+    """Two jobs at once that score the same records in two ways would each take the other's predictions for its own."""
+    same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
+    other = sa.select(jobs.c.id, jobs.c.windows).where(same, jobs.c.state.in_(OPEN), jobs.c.windows != windows)
+    found = connection.execute(other.order_by(jobs.c.id)).first()
+    if found is not None:
+        raise EcgbatchError(
+            f"job {found.id} of this archive and model is not finished and has --windows {found.windows}: let it go on "
+            f"with that, or stop it (`ecgbatch cancel {found.id}`)"
+        )
+
+
+def way_of(connection: Connection, job_id: int) -> tuple[Rescore, Windows]:
+    """Which records the job scores again, and what it takes of long ones."""
+    rescore, windows = connection.execute(sa.select(jobs.c.rescore, jobs.c.windows).where(jobs.c.id == job_id)).one()
+    return Rescore(rescore), Windows(windows)
 
 
 @dataclass(frozen=True)
 class ScoredBefore:
-    """What a prediction was made of: the digest of the input, age and sex as they are known of the recording."""
+    """What a prediction was made of: the digest of the input, age and sex as they are known of the recording.
+
+    `only_first`: of a longer record, its first ten seconds.
+    """
 
     input_sha256: str
     age: float | None
     sex: int | None
+    only_first: bool
 
 
 def scored_before(connection: Connection, job_id: int, paths: list[str]) -> dict[str, ScoredBefore]:
     """Those of the records at these paths that the job's model has scored, by path."""
+    earlier = jobs.alias("earlier")
     query = sa.select(recordings.c.path, predictions.c.input_sha256, recordings.c.age, recordings.c.sex)
+    query = query.add_columns(predictions.c.flags, earlier.c.windows)
     query = query.join_from(jobs, recordings, recordings.c.archive_id == jobs.c.archive_id)
     of_model = (predictions.c.recording_id == recordings.c.id) & (predictions.c.model_id == jobs.c.model_id)
-    query = query.join(predictions, of_model).where(jobs.c.id == job_id, TextIn(recordings.c.path, paths))
-    return {path: ScoredBefore(*about) for path, *about in connection.execute(query)}
+    query = query.join(predictions, of_model).join(earlier, earlier.c.id == predictions.c.job_id)
+    query = query.where(jobs.c.id == job_id, TextIn(recordings.c.path, paths))
+    return {
+        row.path: ScoredBefore(
+            row.input_sha256, row.age, row.sex, row.windows == Windows.FIRST and Flag.CROPPED in row.flags.split(",")
+        )
+        for row in connection.execute(query)
+    }
 
 
 def add_records(
@@ -232,8 +265,12 @@ def cancel(connection: Connection, job_id: int) -> None:
 def retry(connection: Connection, job_id: int, reason: str | None) -> int:
     """Opens a job again without its failures (all, or those of one reason); returns how many those were.
 
-    A cancelled job goes on; a finished one without such failures stays as it is.
+    A cancelled job goes on; a finished one without such failures stays as it is. Raises EcgbatchError while an open job
+    of the same archive and model takes other windows.
     """
+    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows).where(jobs.c.id == job_id)
+    archive_id, model_id, windows = connection.execute(of_job).one()
+    _refuse_beside_other_windows(connection, archive_id, model_id, Windows(windows))
     mine = failures.c.job_id == job_id
     if reason is not None:
         mine &= failures.c.reason == reason

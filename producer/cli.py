@@ -50,6 +50,13 @@ def archive_options(function: F) -> F:
             help="High goes ahead of all normal jobs.",
         ),
         click.option(
+            "--windows",
+            type=click.Choice(["first", "all"]),
+            default="first",
+            show_default=True,
+            help="What is scored of a record longer than ten seconds: the first ten, or all, in windows of ten.",
+        ),
+        click.option(
             "--rescore",
             type=click.Choice(["changed", "all"]),
             help="Also score again what the model has scored before: what has changed since (files, age, sex), or all.",
@@ -73,6 +80,7 @@ def run(
     archive: Path | None,
     model: str | None,
     priority: Literal["normal", "high"],
+    windows: str,
     rescore: str | None,
     dry_run: bool,
     **how: Any,
@@ -98,7 +106,7 @@ def run(
     database, network = _prepare(settings)
     found = Archive(root, follow_links=settings.follow_links, **how)
     try:
-        progress = run_archive(settings, database, network, found, priority, rescore)
+        progress = run_archive(settings, database, network, found, priority, rescore, windows)
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
@@ -117,6 +125,7 @@ def enqueue(
     archive: Path,
     model: str | None,
     priority: Literal["normal", "high"],
+    windows: str,
     rescore: str | None,
     dry_run: bool,
     **how: Any,
@@ -135,7 +144,7 @@ def enqueue(
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(enqueue_archive(settings, database, network, found, priority, rescore))
+    print(enqueue_archive(settings, database, network, found, priority, rescore, windows))
 
 
 @command(example="ecgbatch status --watch")

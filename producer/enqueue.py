@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import jobs, reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
-from ecgbatch.db.schema import Priority, Rescore
+from ecgbatch.db.schema import Priority, Rescore, Windows
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
 from ecgbatch.producer.progress import ProgressLine
@@ -31,12 +31,12 @@ SMALLEST_CHUNK = 8
 
 
 def open_job(
-    connection: Connection, root: Path, model: Model, priority: Priority, rescore: Rescore
+    connection: Connection, root: Path, model: Model, priority: Priority, rescore: Rescore, windows: Windows
 ) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
     archive_id = jobs.register_archive(connection, write_down(root.name), write_down(url_of(root) or str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-    return jobs.open_job(connection, archive_id, model_id, priority, rescore)
+    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows)
 
 
 @dataclass
@@ -69,11 +69,10 @@ def add_records(
     archive. Interrupted, the job is continued by the next call.
     """
     records = iter(records)
-    rescore = database.write(jobs.rescore_of, job_id)
     enqueued = Enqueued()
     while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
         finest = max(SMALLEST_CHUNK, len(batch) // CHUNKS_PER_TRANSACTION)
-        again = _to_rescore(database, settings, job_id, root, batch, rescore)
+        again = _to_rescore(database, settings, job_id, root, batch)
         database.write(jobs.add_records, job_id, batch, min(finest, settings.chunk_size), again)
         fill_queues(database, app, settings.queue_chunks)
         enqueued.count(batch)
@@ -82,16 +81,20 @@ def add_records(
     return enqueued
 
 
-def _to_rescore(
-    database: Database, settings: Settings, job_id: int, root: Path, records: Sequence[Record], rescore: Rescore
-) -> set[str]:
+def _to_rescore(database: Database, settings: Settings, job_id: int, root: Path, records: Sequence[Record]) -> set[str]:
     """The paths of those records that are scored again although the job's model has scored them before."""
-    if rescore == Rescore.NONE:
-        return set()
     with database.read() as connection:
+        rescore, windows = jobs.way_of(connection, job_id)
+        if rescore == Rescore.NONE and windows == Windows.FIRST:
+            return set()
         before = jobs.scored_before(connection, job_id, [record.path for record in records])
-    scored = (record for record in records if record.path in before)
-    return {r.path for r in scored if rescore == Rescore.ALL or _has_changed(settings, root, r, before[r.path])}
+    scored = [record for record in records if record.path in before]
+    if rescore == Rescore.ALL:
+        return {record.path for record in scored}
+    again = {record.path for record in scored if windows == Windows.ALL and before[record.path].only_first}
+    if rescore == Rescore.CHANGED:
+        again |= {r.path for r in scored if r.path not in again and _has_changed(settings, root, r, before[r.path])}
+    return again
 
 
 def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredBefore) -> bool:
@@ -106,7 +109,13 @@ def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredB
 
 
 def enqueue_archive(
-    settings: Settings, database: Database, model: Model, archive: Archive, priority: str, rescore: str | None = None
+    settings: Settings,
+    database: Database,
+    model: Model,
+    archive: Archive,
+    priority: str,
+    rescore: str | None = None,
+    windows: str = Windows.FIRST,
 ) -> int:
     """Makes or continues the job of an archive and a model and says what it holds; returns its id.
 
@@ -114,7 +123,8 @@ def enqueue_archive(
     """
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
-    job_id, continued = database.write(open_job, archive.root, model, Priority(priority), Rescore(rescore or "none"))
+    way = Priority(priority), Rescore(rescore or "none"), Windows(windows)
+    job_id, continued = database.write(open_job, archive.root, model, *way)
     line = ProgressLine()
     try:
         enqueued = add_records(

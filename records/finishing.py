@@ -129,24 +129,29 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
 def finish_windows(decoded: Decoded, sha256: str, min_seconds: float) -> list[Window]:
     """All of a record in pieces of ten seconds, each made as `finish` makes the first; the last may be shorter.
 
-    Pieces that cannot be scored are left out. Raises what `finish` does, if none can be.
+    Pieces that cannot be scored are left out, which is flagged `cropped`. Raises what `finish` does, if none can be.
     """
     rate = rational_rate(decoded.rate)
     most = math.ceil(SECONDS * rate)
-    signal = decoded.millivolts[:, list(find_leads(decoded.leads).values())]
-    start, _ = _recorded(signal, most, math.ceil(ZERO_SECONDS * rate))
-    flags = decoded.flags | ({Flag.CROPPED} if decoded.is_cut else set())
+    signal = _columns(decoded.millivolts, list(find_leads(decoded.leads).values()))
+    start, stop = _recorded(signal, len(signal), math.ceil(ZERO_SECONDS * rate))
+    is_one = stop - start <= most and not decoded.is_cut
     windows: list[Window] = []
     refused: RecordError | None = None
-    for at in range(start, len(signal), most):
-        piece = replace(decoded, millivolts=decoded.millivolts[at : at + most], length=None, flags=flags)
+    for at in range(start, stop, most):
+        piece = replace(decoded, millivolts=decoded.millivolts[at : min(at + most, stop)], length=None)
         try:
-            windows.append(Window(at / float(rate), finish(piece, sha256, min_seconds)))
+            windows.append(Window(None if is_one else at / float(rate), finish(piece, sha256, min_seconds)))
         except RecordError as error:
             refused = refused or error
     if refused and not windows:
         raise refused
-    return windows
+    return [_cropped(window) for window in windows] if refused or decoded.is_cut else windows
+
+
+def _cropped(window: Window) -> Window:
+    flags = tuple(sorted({*window.recording.flags, Flag.CROPPED}))
+    return replace(window, recording=replace(window.recording, flags=flags))
 
 
 def _recorded(signal: NDArray[np.float64], most: int, filling: int) -> tuple[int, int]:

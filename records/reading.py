@@ -11,7 +11,7 @@ from ecgbatch.records.files import Files, check_path
 from ecgbatch.records.finishing import finish, finish_windows
 from ecgbatch.records.formats import wfdb_compiled
 from ecgbatch.records.paths import on_disk
-from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Reason, RecordError, Recording, Window
+from ecgbatch.records.recording import MIN_SECONDS, SECONDS, Flag, Reason, RecordError, Recording, Window
 
 SECONDS_OF_ZEROS = 10
 """How far the signal is looked for in a record that begins with zeros."""
@@ -59,11 +59,15 @@ def read_windows(
 ) -> list[Window]:
     """As `read`, but all of the record in windows of ten seconds, up to its first hour; the last may be shorter.
 
-    Of very large files it may be less than an hour: as much as 16 MB of each WFDB signal file hold. What is left out is
-    flagged `cropped`. A window that cannot be scored is missing; if none can be, the first one's RecordError is raised.
+    Of very large files it may be less than an hour: as much as 16 MB of each WFDB signal file hold. A window that
+    cannot be scored is missing; if none can be, the first one's RecordError is raised. Where anything is left out, all
+    windows are flagged `cropped`.
     """
     with _own_errors():
         path, member = _locate(record)
+        found = wfdb_compiled.read(root, path, min_seconds, follow_links) if member is None else None
+        if found and Flag.CROPPED not in found.flags:
+            return [Window(None, found)]
         files = Files(root, follow_links)
         decoded = formats.decode(files, path, member, MOST_SECONDS)
         return finish_windows(decoded, files.sha256, min_seconds)

@@ -64,7 +64,7 @@ class Flag(_Explained):
     AGE_OVER_89 = "age_over_89", "the age was 300, PTB-XL's word for over 89: 90 was taken"
     AGE_IMPLAUSIBLE = "age_implausible", "the age was not within 0-120: the training's mean was filled in"
     RESAMPLED = "resampled", f"the sampling rate was not {SAMPLING_RATE} Hz"
-    CROPPED = "cropped", f"longer than {SECONDS} seconds: the first {SECONDS} were taken"
+    CROPPED = "cropped", f"only part was scored: the first {SECONDS} seconds, or the windows that could be"
     SHORT = "short", "shorter than 9.9 seconds, after zeros at its ends were cut off: scored at its own length"
     LEADS_DERIVED = "leads_derived", "limb leads that were not there were computed from two that were"
     GAP_FILLED = "gap_filled", f"missing samples, at most {GAP_SHARE:.0%} of a lead, were interpolated"
@@ -127,7 +127,11 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One piece of a longer record: where it begins, in seconds from the record's start, and what it is."""
+    """What is scored at once: a record, or a piece of a longer one.
 
-    start: float
+    start: where a piece begins, in seconds from the record's start; None of what is no piece: a record of ten seconds
+        at most, or the first ten of one that is not read in windows.
+    """
+
+    start: float | None
     recording: Recording

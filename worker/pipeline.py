@@ -1,13 +1,12 @@
 """The way of a chunk's records: read → score → store. What each stage does is handed in."""
 
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -15,21 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.db.chunks import Outcome
-from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.db.outcomes import Failure
+from ecgbatch.db.schema import Windows
 from ecgbatch.models import suggestion
 from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.scorer import Scorer as ModelScorer
 from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.records.quality import Quality
-from ecgbatch.records.reading import read
-from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Recording
+from ecgbatch.records.reading import read, read_windows
+from ecgbatch.records.recording import Flag, Record, RecordError, Window
 from ecgbatch.records.remote import AT_ONCE, url_of
 from ecgbatch.settings import EcgbatchError, Settings
+from ecgbatch.worker.outcomes import Outcomes, ReadWindow, failure_of
 from ecgbatch.worker.watchdog import Watchdog
 
 READ_TOGETHER = 32
-"""How many records are read at once: each change between reading and scoring costs a tenth of a millisecond."""
+"""How many windows are read at once: each change between reading and scoring costs a tenth of a millisecond."""
+
+LONG_AT_ONCE = 4
+"""Records that are fetched at the same time where all of each is read: an hour takes up to 400 MB while it is read."""
 
 STORE_SECONDS = 0.1
 """How long outcomes wait to be stored together: a transaction costs more than its rows.
@@ -54,14 +58,18 @@ class Scorer(Protocol):
         """(n, T, 12), (n, 2) -> probabilities (n, 5)."""
 
 
-Read: TypeAlias = Callable[[Settings, Path, str], Recording]
+Read: TypeAlias = Callable[[Settings, Path, Windows, str], Sequence[Window]]
+ReadPath: TypeAlias = Callable[[str], Sequence[Window]]
 Load: TypeAlias = Callable[[Settings, str], Scorer]
 Store: TypeAlias = Callable[[Sequence[Outcome]], None]
 
 
-def read_recording(settings: Settings, root: Path, path: str) -> Recording:
-    """The recording of a record; raises RecordError."""
-    return read(root, path, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+def read_record(settings: Settings, root: Path, windows: Windows, path: str) -> Sequence[Window]:
+    """What is scored of a record: its first ten seconds, or all windows; raises RecordError."""
+    min_seconds, follow_links = settings.min_seconds, settings.follow_links
+    if windows == Windows.ALL:
+        return read_windows(root, path, min_seconds=min_seconds, follow_links=follow_links)
+    return [Window(None, read(root, path, min_seconds=min_seconds, follow_links=follow_links))]
 
 
 def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
@@ -76,29 +84,26 @@ def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
 
 @dataclass(frozen=True)
 class Stages:
-    """How a record is read (settings, archive's folder, path) and how a model is loaded (settings, fingerprint)."""
+    """How a record is read (settings, archive's folder, windows, path), a model loaded (settings, fingerprint)."""
 
-    read: Read = read_recording
+    read: Read = read_record
     load: Load = load_scorer
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRecord:
-    """A record that was read, without its signal, and all that there is to be said of it."""
-
-    id: int
-    recording: Recording
-    quality: Quality
-    flags: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Records of the same length that are scored together, (n, T, 12) and (n, 2), and failures on the way to it."""
+    """Windows of the same length that are scored together: (n, T, 12) and (n, 2)."""
 
     cleaned: Any
     metadata: NDArray[np.float32]
-    records: list[ReadRecord]
+    windows: list[ReadWindow]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that were read one after the other: all their windows, in batches, and those that could not be read."""
+
+    batches: list[Batch]
     failures: list[Failure]
 
 
@@ -126,6 +131,7 @@ class Pipeline:
 
     settings: Settings
     read: Read
+    windows: Windows
     scorer: Scorer
     store: Store
     watchdog: Watchdog
@@ -137,14 +143,13 @@ class Pipeline:
         """Brings each record to its outcome, batch by batch; the watchdog sees that each batch comes in time."""
         waiting: list[Outcome] = []
         stored_at = time.monotonic()
-        batches = self._batches(root, records)
+        outcomes = self._outcomes(root, records)
         while True:
             with self.watchdog.watching():
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                with self.times.taking("scoring"):
-                    waiting += score_batch(self.scorer, batch, self.refused)
+                batch = next(outcomes, None)
+            if batch is None:
+                break
+            waiting += batch
             if time.monotonic() - stored_at > STORE_SECONDS:
                 self._store(waiting)
                 waiting, stored_at = [], time.monotonic()
@@ -153,81 +158,107 @@ class Pipeline:
 
     def run_one(self, root: Path, record: Record) -> list[Outcome]:
         """The outcome of one record, which is not stored."""
-        [*batches] = self._read_group(partial(self.read, self.settings, root), [record])
-        return [outcome for batch in batches for outcome in score_batch(self.scorer, batch, self.refused)]
+        groups = read_groups(partial(self.read, self.settings, root, self.windows), self.scorer, [record])
+        return [outcome for group in groups for outcomes in self._score(group) for outcome in outcomes]
 
     def _store(self, outcomes: Sequence[Outcome]) -> None:
         with self.times.taking("storing"):
             self.store(outcomes)
 
-    def _batches(self, root: Path, records: Sequence[Record]) -> Iterator[Batch]:
-        """Batches in the order of the records; while one group of them is scored, the next is read."""
-        with reading_ahead(partial(self.read, self.settings, root), root, records) as read:
-            yield from self._batches_of(read, records)
+    def _outcomes(self, root: Path, records: Sequence[Record]) -> Iterator[list[Outcome]]:
+        """The outcomes in the order of the records, after each batch; while a group is scored, the next is read."""
+        read = partial(self.read, self.settings, root, self.windows)
+        at_once = LONG_AT_ONCE if self.windows == Windows.ALL else AT_ONCE
+        with reading_ahead(read, root, records, at_once) as read_next:
+            groups = read_groups(read_next, self.scorer, records)
+            coming = self.reader.submit(self._next_group, groups)
+            while (group := coming.result()) is not None:
+                coming = self.reader.submit(self._next_group, groups)
+                yield from self._score(group)
 
-    def _batches_of(self, read: Callable[[str], Recording], records: Sequence[Record]) -> Iterator[Batch]:
-        size = max(READ_TOGETHER, self.scorer.batch_size)
-        groups = deque(records[start : start + size] for start in range(0, len(records), size))
-        coming = deque([self.reader.submit(self._read_group, read, groups.popleft())]) if groups else deque()
-        while coming:
-            batches = coming.popleft().result()
-            if groups:
-                coming.append(self.reader.submit(self._read_group, read, groups.popleft()))
-            yield from batches
-
-    def _read_group(self, read: Callable[[str], Recording], records: Sequence[Record]) -> list[Batch]:
+    def _next_group(self, groups: Iterator[Group]) -> Group | None:
         with self.times.taking("reading"):
-            return read_batches(read, self.scorer, records)
+            return next(groups, None)
+
+    def _score(self, group: Group) -> Iterator[list[Outcome]]:
+        """The outcomes that are there after each batch of a group."""
+        if group.failures:
+            yield list(group.failures)
+        outcomes = Outcomes(self.refused)
+        for batch in group.batches:
+            with self.times.taking("scoring"):
+                probabilities = self.scorer.score(batch.cleaned, batch.metadata)
+            yield outcomes.after(batch.windows, probabilities)
 
 
 @contextmanager
-def reading_ahead(
-    read: Callable[[str], Recording], root: Path, records: Sequence[Record]
-) -> Iterator[Callable[[str], Recording]]:
-    """What reads a record: on this machine when it is asked; over a network many have been asked for before."""
+def reading_ahead(read: ReadPath, root: Path, records: Iterable[Record], at_once: int) -> Iterator[ReadPath]:
+    """What reads the records in turn: on this machine when asked; over a network, the next are asked for before."""
     if url_of(root) is None:
         yield read
         return
-    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
+    left = iter(records)
+    coming = {record.path: pool.submit(read, record.path) for record in islice(left, at_once)}
+
+    def read_next(path: str) -> Sequence[Window]:
+        windows = coming.pop(path).result()
+        coming.update({record.path: pool.submit(read, record.path) for record in islice(left, 1)})
+        return windows
+
     try:
-        coming = {record.path: pool.submit(read, record.path) for record in records}
-        yield lambda path: coming.pop(path).result()
+        yield read_next
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_batches(read: Callable[[str], Recording], scorer: Scorer, records: Sequence[Record]) -> list[Batch]:
-    """Reads and cleans records: batches of the same length, no larger than the scorer likes them."""
-    failures: list[Failure] = []
-    by_length: dict[int, list[tuple[Record, Recording]]] = {}
-    for record in records:
-        try:
-            recording = read(record.path)
-        except RecordError as error:
-            failures.append(failure_of(record, error))
-        else:
-            by_length.setdefault(len(recording.signal), []).append((record, recording))
-    batches = [
-        _clean(scorer, found[start : start + scorer.batch_size])
-        for found in by_length.values()
-        for start in range(0, len(found), scorer.batch_size)
+def read_groups(read: ReadPath, scorer: Scorer, records: Iterable[Record]) -> Iterator[Group]:
+    """Reads and cleans records: as many at a time as have windows for a batch, or the next one if that has more."""
+    size = max(READ_TOGETHER, scorer.batch_size)
+    left = iter(records)
+    while True:
+        failures: list[Failure] = []
+        found: list[tuple[Record, Sequence[Window]]] = []
+        room = size
+        while room > 0 and (record := next(left, None)):
+            try:
+                windows = read(record.path)
+            except RecordError as error:
+                failures.append(failure_of(record, error))
+                room -= 1
+            else:
+                found.append((record, windows))
+                room -= len(windows)
+        if not found and not failures:
+            return
+        yield Group(_batches(scorer, found), failures)
+
+
+def _batches(scorer: Scorer, found: Sequence[tuple[Record, Sequence[Window]]]) -> list[Batch]:
+    """Batches of windows of the same length, whichever record they are of, no larger than the scorer likes them."""
+    by_length: dict[int, list[tuple[Record, Window, int]]] = {}
+    for record, windows in found:
+        for window in windows:
+            by_length.setdefault(len(window.recording.signal), []).append((record, window, len(windows)))
+    return [
+        _clean(scorer, same[start : start + scorer.batch_size])
+        for same in by_length.values()
+        for start in range(0, len(same), scorer.batch_size)
     ]
-    if failures:
-        batches.append(Batch(None, np.empty((0, 2), np.float32), [], failures))
-    return batches
 
 
-def _clean(scorer: Scorer, found: Sequence[tuple[Record, Recording]]) -> Batch:
-    cleaned, qualities = scorer.clean(np.stack([recording.signal for _, recording in found]))
-    metadata, records = [], []
-    for (record, recording), quality in zip(found, qualities, strict=True):
+def _clean(scorer: Scorer, found: Sequence[tuple[Record, Window, int]]) -> Batch:
+    cleaned, qualities = scorer.clean(np.stack([window.recording.signal for _, window, _ in found]))
+    metadata, windows = [], []
+    for (record, window, of), quality in zip(found, qualities, strict=True):
+        recording = window.recording
         age = record.age if record.age is not None else recording.age
         sex = record.sex if record.sex is not None else recording.sex
         values, flags = scorer.metadata(age, sex)
         metadata.append(values)
-        all_flags = ",".join(sorted({*recording.flags, *flags, *quality.flags()}))
-        records.append(ReadRecord(_id(record), recording, quality, all_flags))
-    return Batch(cleaned, np.array(metadata, np.float32), records, [])
+        all_flags = frozenset((*recording.flags, *flags, *quality.flags()))
+        windows.append(ReadWindow(record, window, of, quality, all_flags))
+    return Batch(cleaned, np.array(metadata, np.float32), windows)
 
 
 def flags_to_refuse(settings: Settings) -> frozenset[str]:
@@ -236,47 +267,3 @@ def flags_to_refuse(settings: Settings) -> frozenset[str]:
     if unknown := sorted(refused.difference(Flag)):
         raise EcgbatchError(f"ECGBATCH_REFUSE: there is no flag {unknown[0]!r}; there are {', '.join(Flag)}")
     return refused
-
-
-def score_batch(scorer: Scorer, batch: Batch, refused: frozenset[str] = frozenset()) -> list[Outcome]:
-    """The outcomes of a batch."""
-    outcomes: list[Outcome] = list(batch.failures)
-    if not batch.records:
-        return outcomes
-    for read_record, probabilities in zip(
-        batch.records, scorer.score(batch.cleaned, batch.metadata).tolist(), strict=True
-    ):
-        if flags := refused.intersection(read_record.flags.split(",")):
-            outcomes.append(Failure(read_record.id, "read", Reason.REFUSED, ", ".join(sorted(flags)), 1))
-        elif all(map(math.isfinite, probabilities)):
-            outcomes.append(_prediction(read_record, probabilities))
-        else:
-            detail = "the model's probabilities are not numbers"
-            outcomes.append(Failure(read_record.id, "score", Reason.NOT_FINITE, detail, 1))
-    return outcomes
-
-
-def _prediction(read_record: ReadRecord, probabilities: list[float]) -> Prediction:
-    norm, mi, sttc, cd, hyp = probabilities
-    recording = read_record.recording
-    return Prediction(
-        read_record.id,
-        (norm, mi, sttc, cd, hyp),
-        recording.sha256,
-        read_record.flags,
-        *read_record.quality,
-        format=recording.format,
-        device=recording.device,
-        age=recording.age,
-        sex=recording.sex,
-    )
-
-
-def failure_of(record: Record, error: RecordError) -> Failure:
-    """The failure of a record that could not be read, or took its process along."""
-    return Failure(_id(record), error.stage, error.reason, error.detail, error.attempts)
-
-
-def _id(record: Record) -> int:
-    assert record.id is not None, "a record from the database has an id"
-    return record.id

@@ -21,7 +21,8 @@ from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.isolation import run_in_fork
 from ecgbatch.worker.lease import LeaseKeeper
 from ecgbatch.worker.logs import say
-from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, failure_of, flags_to_refuse
+from ecgbatch.worker.outcomes import failure_of
+from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, flags_to_refuse
 from ecgbatch.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class ScoringProcess:
             predictions = sum(isinstance(outcome, Prediction) for outcome in outcomes)
             scored, failed = scored + predictions, failed + len(outcomes) - predictions
 
-        pipeline = Pipeline(self.settings, self.stages.read, scorer, store, self._watchdog, self._reader, self._refused)
+        how = self.settings, self.stages.read, plan.windows
+        pipeline = Pipeline(*how, scorer, store, self._watchdog, self._reader, self._refused)
         try:
             with self._lease.keeping(claim):
                 self._run(pipeline, root, claim)
@@ -171,7 +173,7 @@ class ScoringProcess:
         try:
             if pipeline.scorer.device == "cpu":
                 return run_in_fork(score, seconds)
-            run_in_fork(lambda: pipeline.read(self.settings, root, record.path), seconds)
+            run_in_fork(lambda: len(pipeline.read(self.settings, root, pipeline.windows, record.path)), seconds)
             return score()
         except RecordError as error:
             return [failure_of(record, error)]

@@ -100,7 +100,7 @@ def test_an_unfinished_job_goes_on_as_it_was_made(database: Database) -> None:
     score(database, take(database)[0])
     again = open_job(database, Rescore.CHANGED)
     assert open_job(database) == again == open_job(database, Rescore.CHANGED)
-    assert database.write(jobs.rescore_of, again) == Rescore.CHANGED
+    assert database.write(jobs.way_of, again)[0] == Rescore.CHANGED
 
 
 def test_what_has_changed_in_an_archive_is_scored_again(command: Command, archive: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from typing import Any
 import click
 import numpy as np
 
-from ecgbatch.records.recording import Recording
+from ecgbatch.db.schema import Windows
+from ecgbatch.records.recording import Window
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.settings import load as settings_from_environment
-from ecgbatch.worker.pipeline import Scorer, Stages, load_scorer, read_recording
+from ecgbatch.worker.pipeline import Scorer, Stages, load_scorer, read_record
 from ecgbatch.worker.start import run_worker
 
 
-def read(settings: Settings, root: Path, record: str) -> Recording:
+def read(settings: Settings, root: Path, windows: Windows, record: str) -> Sequence[Window]:
     """As the real one, but for records named after a fault."""
     if "crash" in record:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -33,7 +35,7 @@ def read(settings: Settings, root: Path, record: str) -> Recording:
         np.ones(2**30)
     if "raise" in record:
         raise RuntimeError("something nobody thought of")
-    return read_recording(settings, root, record)
+    return read_record(settings, root, windows, record)
 
 
 class SlowScorer:

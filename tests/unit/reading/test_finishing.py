@@ -123,12 +123,44 @@ def test_a_window_that_cannot_be_scored_is_left_out(tmp_path: Path) -> None:
     digital = samples(count=3300)
     digital[1000:2000] = 0
     write(tmp_path, digital)
-    assert [window.start for window in read_windows(tmp_path, "r")] == [0.0, 20.0]
+    windows = read_windows(tmp_path, "r")
+    assert [(window.start, *window.recording.flags) for window in windows] == [(0.0, "cropped"), (20.0, "cropped")]
     digital[:] = 0
     write(tmp_path, digital)
     with pytest.raises(RecordError) as caught:
         read_windows(tmp_path, "r")
     assert caught.value.reason == Reason.NO_SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("count", "zeros", "rate"), [(1000, 0, "100"), (700, 0, "100"), (5000, 0, "500"), (800, 3000, "100")]
+)
+def test_a_record_of_ten_seconds_is_one_window_as_it_is_read(tmp_path: Path, count: int, zeros: int, rate: str) -> None:
+    write(tmp_path, with_zeros(0, samples(count=count), zeros), rate=rate)
+    [window] = read_windows(tmp_path, "r")
+    whole = read(tmp_path, "r")
+    assert window.start is None
+    assert window.recording.signal.tobytes() == whole.signal.tobytes()
+    assert {*window.recording.flags} == {*whole.flags} - {"cropped"}
+
+
+def test_ends_that_hold_nothing_are_not_left_out(tmp_path: Path) -> None:
+    write(tmp_path, with_zeros(50, samples(count=2600), 4000))
+    windows = read_windows(tmp_path, "r")
+    assert [(window.start, len(window.recording.signal)) for window in windows] == [
+        (0.5, 1000),
+        (10.5, 1000),
+        (20.5, 600),
+    ]
+    assert [window.recording.flags for window in windows] == [(), (), ("short",)]
+
+
+def test_a_rest_that_is_too_short_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, samples(count=2300))
+    assert [(w.start, w.recording.flags) for w in read_windows(tmp_path, "r")] == [
+        (0.0, ("cropped",)),
+        (10.0, ("cropped",)),
+    ]
 
 
 def test_windows_of_more_than_an_hour_are_said_to_be_cropped(tmp_path: Path) -> None:

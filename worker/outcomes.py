@@ -1,0 +1,93 @@
+"""What records come to: the windows of each put together again after scoring."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgbatch.db import outcomes as db
+from ecgbatch.db.chunks import Outcome
+from ecgbatch.db.outcomes import Failure, Prediction, Probabilities
+from ecgbatch.records.quality import Quality
+from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Window
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWindow:
+    """One of the `of` windows of a record that was read, and all that there is to be said of it."""
+
+    record: Record
+    window: Window
+    of: int
+    quality: Quality
+    flags: frozenset[str]
+
+
+Scored: TypeAlias = tuple[ReadWindow, Probabilities]
+"""A window and its probabilities."""
+
+
+class Outcomes:
+    """Makes outcomes of scored windows. What fails is a record: if one of its windows does, no other counts."""
+
+    def __init__(self, refused: frozenset[str]) -> None:
+        self._refused = refused
+        self._waiting: dict[str, list[Scored]] = {}
+
+    def after(self, windows: Sequence[ReadWindow], probabilities: NDArray[np.float32]) -> list[Outcome]:
+        """The outcomes of the records of which these, with (n, 5) probabilities, are the last windows to be scored."""
+        outcomes = []
+        for window, (norm, mi, sttc, cd, hyp) in zip(windows, probabilities.tolist(), strict=True):
+            scored = self._waiting.pop(window.record.path, [])
+            scored.append((window, (norm, mi, sttc, cd, hyp)))
+            if len(scored) == window.of:
+                outcomes.append(self._outcome(scored))
+            else:
+                self._waiting[window.record.path] = scored
+        return outcomes
+
+    def _outcome(self, scored: Sequence[Scored]) -> Outcome:
+        """The outcome of a record, of all its windows."""
+        record = scored[0][0].record
+        flags = frozenset[str]().union(*(window.flags for window, _ in scored))
+        if len(scored) > 1:
+            flags -= {Flag.SHORT}  # which is said of records: only the last window is
+        if refusing := self._refused & flags:
+            return Failure(_id(record), "read", Reason.REFUSED, ", ".join(sorted(refusing)), 1)
+        if not all(math.isfinite(probability) for _, probabilities in scored for probability in probabilities):
+            return Failure(_id(record), "score", Reason.NOT_FINITE, "the model's probabilities are not numbers", 1)
+        return _prediction(record, scored, ",".join(sorted(flags)))
+
+
+def _prediction(record: Record, scored: Sequence[Scored], flags: str) -> Prediction:
+    """The mean of the windows' probabilities, the median of their measures."""
+    norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(each for _, each in scored)))
+    amplitudes, limb_residuals = zip(*(window.quality for window, _ in scored))
+    recording = scored[0][0].window.recording
+    return Prediction(
+        _id(record),
+        (norm, mi, sttc, cd, hyp),
+        recording.sha256,
+        flags,
+        median(amplitudes),
+        median(limb_residuals),
+        format=recording.format,
+        device=recording.device,
+        age=recording.age,
+        sex=recording.sex,
+        windows=tuple(db.Window(w.window.start, each) for w, each in scored if w.window.start is not None),
+    )
+
+
+def failure_of(record: Record, error: RecordError) -> Failure:
+    """The failure of a record that could not be read, or took its process along."""
+    return Failure(_id(record), error.stage, error.reason, error.detail, error.attempts)
+
+
+def _id(record: Record) -> int:
+    assert record.id is not None, "a record from the database has an id"
+    return record.id
