@@ -53,9 +53,9 @@ class Outcomes:
     def _outcome(self, scored: Sequence[Scored]) -> Outcome:
         """The outcome of a record, of all its windows."""
         record = scored[0][0].record
-        flags = frozenset[str]().union(*(window.flags for window, _ in scored))
-        if len(scored) > 1:
-            flags -= {Flag.SHORT}  # which is said of records: only the last window is
+        flags = scored[0][0].flags
+        if len(scored) > 1:  # `short` is said of records, and only the last window is
+            flags = flags.union(*(window.flags for window, _ in scored)) - {Flag.SHORT}
         if refusing := self._refused & flags:
             return Failure(_id(record), "read", Reason.REFUSED, ", ".join(sorted(refusing)), 1)
         if not all(math.isfinite(probability) for _, probabilities in scored for probability in probabilities):
@@ -65,16 +65,18 @@ class Outcomes:
 
 def _prediction(record: Record, scored: Sequence[Scored], flags: str) -> Prediction:
     """The mean of the windows' probabilities, the median of their measures."""
-    norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(each for _, each in scored)))
-    amplitudes, limb_residuals = zip(*(window.quality for window, _ in scored))
-    recording = scored[0][0].window.recording
+    window, probabilities = scored[0]
+    quality, recording = window.quality, window.window.recording
+    if len(scored) > 1:
+        norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(p for _, p in scored)))
+        probabilities = norm, mi, sttc, cd, hyp
+        quality = Quality(*(median(measure) for measure in zip(*(w.quality for w, _ in scored))))
     return Prediction(
         _id(record),
-        (norm, mi, sttc, cd, hyp),
+        probabilities,
         recording.sha256,
         flags,
-        median(amplitudes),
-        median(limb_residuals),
+        *quality,
         format=recording.format,
         device=recording.device,
         age=recording.age,
