@@ -57,14 +57,14 @@ def windows_by_record(database: Database) -> dict[str, list[float]]:
 def test_windows_come_and_go_with_their_prediction(database: Database) -> None:
     first = open_job(database, Windows.ALL)
     add(database, first)
-    mine = claim(database, *take(database))
+    mine = claim(database, take(database)[0])
     assert mine is not None
     database.write(chunks.store, mine, [in_windows(record, 3) for record in mine.records], LEASE)
     assert windows_by_record(database) == {f"r{n}": [0.0, 10.0, 20.0] for n in range(3)}
 
     again = open_job(database, Windows.ALL, Rescore.ALL)
     add(database, again, {"r0", "r1", "r2"})
-    mine = claim(database, *take(database))
+    mine = claim(database, take(database)[0])
     assert mine is not None
     r0, r1, r2 = mine.records
     with pytest.raises(RuntimeError, match="killed"):
@@ -88,7 +88,7 @@ def test_no_windows_beside_the_prediction_of_another_job(database: Database) -> 
     database.write(jobs.cancel, first)
     late = open_job(database, Windows.ALL)
     add(database, late)
-    mine = claim(database, *take(database))
+    mine = claim(database, take(database)[0])
     assert mine is not None
     database.write(_score_by, early, early.records[0])
     database.write(chunks.store, mine, [in_windows(record, 2) for record in mine.records], LEASE)
