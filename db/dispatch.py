@@ -11,9 +11,6 @@ from ecgbatch.db.functions import Now, SecondsFromNow
 from ecgbatch.db.jobs import OPEN, finish_if_complete
 from ecgbatch.db.schema import ChunkState, JobState, Priority, archives, chunks, jobs, models
 
-IN_TRANSIT = timedelta(seconds=20)
-"""A chunk that left the queue and is not claimed after this long counts as lost on the way."""
-
 RECONCILE_LOCK = 0x0ECC
 """The PostgreSQL lock under which lost work is looked for."""
 
@@ -94,15 +91,16 @@ def unqueue_all(connection: Connection) -> None:
     connection.execute(chunks.update().where(chunks.c.state == ChunkState.QUEUED).values(state=ChunkState.PENDING))
 
 
-def find_lost(connection: Connection, waiting: dict[Priority, int]) -> int:
+def find_lost(connection: Connection, waiting: dict[Priority, int], patience: timedelta) -> int:
     """Makes pending again what was lost on the way and ends what is complete; returns how many chunks.
 
-    `waiting` are the messages in Redis by priority. One process at a time does it.
+    `waiting` are the messages in Redis by priority. A chunk that left its queue and is not claimed within `patience`
+    counts as lost on the way. One process at a time does it.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(RECONCILE_LOCK)))
     lost = _end_expired_leases(connection)
-    lost += sum(_unqueue_lost(connection, priority, messages) for priority, messages in waiting.items())
+    lost += sum(_unqueue_lost(connection, priority, messages, patience) for priority, messages in waiting.items())
     for job_id in connection.execute(sa.select(jobs.c.id).where(jobs.c.state == JobState.RUNNING)).scalars().all():
         finish_if_complete(connection, job_id)
     return lost
@@ -114,7 +112,7 @@ def _end_expired_leases(connection: Connection) -> int:
     return connection.execute(expired.values(state=ChunkState.PENDING, lease_until=None)).rowcount
 
 
-def _unqueue_lost(connection: Connection, priority: Priority, waiting: int) -> int:
+def _unqueue_lost(connection: Connection, priority: Priority, waiting: int, patience: timedelta) -> int:
     """Makes pending again the chunks that are queued in SQL but no longer among the `waiting` messages in Redis.
 
     The queue is first in, first out, so the oldest are those that are gone.
@@ -124,7 +122,7 @@ def _unqueue_lost(connection: Connection, priority: Priority, waiting: int) -> i
     total = connection.execute(sa.select(sa.func.count()).select_from(queued).where(here)).scalar_one()
     if total <= waiting:
         return 0
-    overdue = chunks.c.queued_at < SecondsFromNow(-IN_TRANSIT.total_seconds())
+    overdue = chunks.c.queued_at < SecondsFromNow(-patience.total_seconds())
     oldest = sa.select(chunks.c.job_id, chunks.c.number, overdue).select_from(queued).where(here)
     oldest = oldest.order_by(chunks.c.queued_at).limit(total - waiting)
     lost = [(job_id, number) for job_id, number, is_overdue in connection.execute(oldest) if is_overdue]

@@ -28,10 +28,10 @@ class ChunkState(StrEnum):
 
 
 class Priority(StrEnum):
-    """Jobs of high priority go ahead of all others."""
+    """Jobs of high priority go ahead of all others: workers look into the queues in this order."""
 
-    NORMAL = "normal"
     HIGH = "high"
+    NORMAL = "normal"
 
 
 class Windows(StrEnum):

@@ -52,7 +52,7 @@ class Settings:
     batch_size: int | None = _setting(None, "records scored at once, on a CPU 64 at most; as suits the kernel if unset")
     chunk_size: int = _setting(256, "records per message")
     queue_chunks: int = _setting(64, "chunks kept waiting in Redis at most, per queue")
-    lease_seconds: int = _setting(30, "a chunk whose worker is silent for this long is given to another")
+    lease_seconds: int = _setting(30, "a chunk whose worker, or message, is gone for this long is given to another")
     reconcile_seconds: int = _setting(10, "how often a worker looks for lost work")
     record_seconds: int = _setting(60, "time limit for one record once it is suspected of hanging")
     chunk_seconds: int = _setting(600, "time limit for one chunk; its records are then tried one by one")

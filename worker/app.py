@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
 from celery.loaders.app import AppLoader
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -15,7 +16,7 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
 from ecgbatch.db.schema import Priority
 from ecgbatch.settings import EcgbatchError, Settings
-from ecgbatch.worker.transport import Transport
+from ecgbatch.worker.transport import Connection
 
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
 
@@ -27,15 +28,21 @@ class Loader(AppLoader):
         return import_module(module, package)
 
 
+class Protocol(AMQP):
+    """Celery's own, over connections that believe nothing that they find in Redis."""
+
+    Connection = Connection
+
+
 class App(Celery):
     """A Celery app whose Redis server is the one of its settings, whatever Celery's own variables say."""
 
+    amqp_cls = Protocol
     backend_cls = "disabled"
     loader_cls = Loader
 
     def _connection(self, url: str, **options: Any) -> Any:
-        """Also by a transport that believes nothing that it finds in Redis."""
-        return super()._connection(self.conf.ecgbatch_settings.redis_url, **options | {"transport": Transport})
+        return super()._connection(self.conf.ecgbatch_settings.redis_url, **options)
 
 
 def make_app(settings: Settings, identity: str, **context: Any) -> Celery:

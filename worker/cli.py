@@ -53,7 +53,7 @@ def reconcile() -> None:
 
     settings = load()
     database = open_database(settings.database_url)
-    lost = queue.reconcile(database, connected_app(settings, database), settings.queue_chunks)
+    lost = queue.reconcile(database, connected_app(settings, database), settings)
     print(f"{lost} lost chunks are published again")
 
 

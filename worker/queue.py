@@ -4,13 +4,15 @@ A message says which chunk of which database is to be scored, and nothing else: 
 when it is claimed, so nobody who can write to Redis can say otherwise, and no patient's data pass through it.
 """
 
+from datetime import timedelta
+
 from celery import Celery
 
 from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
-from ecgbatch.settings import EcgbatchError
+from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import REDIS_ERRORS
 from ecgbatch.worker.message import TASK, ChunkMessage
 
@@ -56,16 +58,16 @@ def send(app: Celery, priority: Priority, message: ChunkMessage, title: str) -> 
 def queue_length(app: Celery, priority: Priority) -> int:
     """How many messages wait in Redis."""
     with app.connection_or_acquire() as connection:
-        return int(connection.default_channel.client.llen(priority))
+        return int(connection.default_channel.queue_declare(priority).message_count)
 
 
-def reconcile(database: Database, app: Celery, queue_chunks: int) -> int:
+def reconcile(database: Database, app: Celery, settings: Settings) -> int:
     """Makes lost chunks pending and publishes what is pending; returns how many chunks were lost.
 
-    Lost are those whose worker fell silent and those whose message is gone. It can run at any time and in
-    several places at once: a chunk published twice is scored once.
+    Lost are those whose worker fell silent and those whose message is gone, both for as long as a lease. It can run at
+    any time and in several places at once: a chunk published twice is scored once.
     """
     waiting = {priority: queue_length(app, priority) for priority in Priority}
-    lost = database.write(dispatch.find_lost, waiting)
-    fill_queues(database, app, queue_chunks)
+    lost = database.write(dispatch.find_lost, waiting, timedelta(seconds=settings.lease_seconds))
+    fill_queues(database, app, settings.queue_chunks)
     return lost

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from billiard import active_children
 from celery import Celery
 from celery.exceptions import SecurityWarning
-from celery.signals import worker_init, worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from celery.worker.control import Panel
 
 from ecgbatch import urls
@@ -77,8 +77,8 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
         task_events=True,
     )
     life = _Life(app, settings, database, about)
+    life.heed_processes_that_cannot_start()
     for event, handler in (
-        (worker_init, life.heed_processes_that_cannot_start),
         (worker_ready, life.begin),
         (worker_shutting_down, life.finish_chunks_and_leave),
     ):
@@ -106,13 +106,14 @@ class _Life:
     process_could_not_start: bool = False
     leaving: threading.Event = field(default_factory=threading.Event)
 
-    def heed_processes_that_cannot_start(self, **_: object) -> None:
+    def heed_processes_that_cannot_start(self) -> None:
         """The worker leaves when one of its processes says that it cannot score."""
 
         def leave(*_: object) -> None:
-            if not self.process_could_not_start:
-                self.process_could_not_start = True
-                os.kill(os.getpid(), signal.SIGTERM)
+            # Others say so too, up to the end of the interpreter, which gives up its handlers before it is gone.
+            signal.signal(tasks.CANNOT_START, signal.SIG_IGN)
+            self.process_could_not_start = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
         signal.signal(tasks.CANNOT_START, leave)
 
@@ -135,7 +136,7 @@ class _Life:
         while True:
             try:
                 has_arrived = self._show_presence(has_arrived)
-                if lost := reconcile(self.database, self.app, self.settings.queue_chunks):
+                if lost := reconcile(self.database, self.app, self.settings):
                     log.warning("%d lost chunks are published again", lost)
             except (EcgbatchError, *REDIS_ERRORS) as error:
                 log.warning("could not look for lost work: %s", error)

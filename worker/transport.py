@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import kombu.connection
 from kombu.transport import redis
 from redis.exceptions import ResponseError
 
@@ -125,24 +126,19 @@ class BoundedRedis(redis.PrefixedStrictRedis):
 class QoS(redis.QoS):
     """Keeps messages until they are acknowledged."""
 
+    channel: "Channel"
+
     def append(self, message: Any, delivery_tag: str) -> None:
-        try:
-            super().append(message, delivery_tag)
-        except ResponseError:
-            self._delete_what_is_not_ours()
-            super().append(message, delivery_tag)
+        self.channel.in_our_place(lambda: super(QoS, self).append(message, delivery_tag))
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.in_our_place(lambda: super(QoS, self).ack(delivery_tag))
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        self.channel.in_our_place(lambda: super(QoS, self).reject(delivery_tag, requeue))
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().restore_visible(*args, **kwargs)
-        except ResponseError:
-            self._delete_what_is_not_ours()
-
-    def _delete_what_is_not_ours(self) -> None:
-        """Somebody has put something else in the place of our keys."""
-        log.warning("what was found in Redis instead of unacknowledged messages is deleted")
-        with self.channel.conn_or_acquire() as client:
-            client.delete(self.unacked_key, self.unacked_index_key)
+        self.channel.in_our_place(lambda: super(QoS, self).restore_visible(*args, **kwargs))
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         try:
@@ -167,6 +163,33 @@ class Channel(redis.Channel):
         found: list[str] = super()._lookup(exchange, routing_key, default)
         return found
 
+    def _size(self, queue: str) -> int:
+        return self.in_our_place(lambda: int(super(Channel, self)._size(queue)))
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        self.in_our_place(lambda: super(Channel, self)._put(queue, message, **options))
+
+    def _queue_bind(self, *args: Any) -> None:
+        self.in_our_place(lambda: super(Channel, self)._queue_bind(*args))
+
+    def in_our_place(self, work: Callable[[], T]) -> T:
+        """What `work` returns; Redis refuses it where somebody has put something else in the place of our keys."""
+        try:
+            return work()
+        except ResponseError:
+            self._delete_what_is_not_ours()
+            return work()
+
+    def _delete_what_is_not_ours(self) -> None:
+        kinds = {self.unacked_key: b"hash", self.unacked_index_key: b"zset"} | dict.fromkeys(QUEUES, b"list")
+        for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+            kinds |= {table % queue: b"set" for queue in QUEUES}
+        with self.conn_or_acquire() as client:
+            for key, kind in kinds.items():
+                if client.type(f"{self.global_keyprefix}{key}") not in (kind, b"none"):
+                    log.warning("what was found in Redis in the place of %s is deleted", key)
+                    client.delete(key)
+
     def _brpop_read(self, **options: Any) -> Any:
         return self._or_drop(lambda: super(Channel, self)._brpop_read(**options), "a queue")
 
@@ -179,20 +202,11 @@ class Channel(redis.Channel):
         except (Empty, *self.connection_errors):
             raise
         except ResponseError:
-            self._delete_what_is_no_queue()
+            self._delete_what_is_not_ours()
             raise Empty from None
         except Exception:  # whatever a decoder makes of what anybody may have written
             _say_dropped(where)
             raise Empty from None
-
-    def _delete_what_is_no_queue(self) -> None:
-        with self.conn_or_acquire() as client:
-            for queue in self.active_queues:
-                try:
-                    client.llen(queue)
-                except ResponseError:
-                    log.warning("what was found in Redis instead of the queue %s is deleted", queue)
-                    client.delete(queue)
 
     def _do_restore_message(
         self, payload: object, exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
@@ -217,6 +231,27 @@ class Transport(redis.Transport):
             _say_dropped(queue)
         else:
             super()._deliver(message, queue)
+
+
+class Connection(kombu.connection.Connection):
+    """A connection by this transport, whatever the form of its URL."""
+
+    def get_transport_cls(self) -> type[Transport]:
+        return Transport
+
+    def Pool(self, limit: int | None = None, **options: Any) -> kombu.connection.ConnectionPool:  # noqa: N802
+        return ConnectionPool(self, limit, **options)
+
+
+class PooledConnection(Connection, kombu.connection.PooledConnection):
+    """One of a pool."""
+
+
+class ConnectionPool(kombu.connection.ConnectionPool):
+    """Kombu's own makes connections of kombu's own kind."""
+
+    def new(self) -> PooledConnection:
+        return PooledConnection(self, **dict(self.connection._info(resolve=False)))
 
 
 def _is_asked_through(queue: str) -> bool:

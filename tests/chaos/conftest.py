@@ -20,7 +20,7 @@ def faulty(services: Command) -> Command:
     services.environment |= {
         "ECGBATCH_RECORD_SECONDS": "3",
         "ECGBATCH_CHUNK_SIZE": "16",
-        "ECGBATCH_LEASE_SECONDS": "6",
+        "ECGBATCH_LEASE_SECONDS": "3",
         "ECGBATCH_RECONCILE_SECONDS": "1",
         "ECGBATCH_MEMORY_MB": "512",
     }

@@ -224,7 +224,7 @@ def test_an_expired_lease_is_another_attempt_and_the_first_worker_writes_no_more
     first = claim(database, chunk, "a", EXPIRED)
     assert first is not None
     database.write(chunks.store, first, outcomes(first.records[:1]), EXPIRED)
-    assert database.write(dispatch.find_lost, {Priority.NORMAL: 0}) == 1
+    assert database.write(dispatch.find_lost, {Priority.NORMAL: 0}, LEASE) == 1
     [again] = take(database)
     second = claim(database, again, "b")
     assert second is not None
@@ -239,11 +239,11 @@ def test_messages_that_are_gone_are_found(database: Database) -> None:
     make_job(database, 12)
     take(database)
     waiting = {Priority.NORMAL: 1}
-    assert database.write(dispatch.find_lost, waiting) == 0, "they may still be in transit"
+    assert database.write(dispatch.find_lost, waiting, LEASE) == 0, "they may still be in transit"
     earlier = sa.text("UPDATE chunks SET queued_at = :at WHERE number < 3")
     at = time.time() - 60
     database.write(lambda c: c.execute(earlier, {"at": _timestamp(database, at)}))
-    assert database.write(dispatch.find_lost, waiting) == 2
+    assert database.write(dispatch.find_lost, waiting, LEASE) == 2
     assert [chunk.number for chunk in take(database)] == [1, 2]
 
 
@@ -445,11 +445,11 @@ def test_whatever_happens_each_record_ends_once(
             claims.pop(n % len(claims))
         elif action == "expire":
             database.write(lambda c: c.execute(sa.text("UPDATE chunks SET lease_until = '2000-01-01 00:00:00.000000'")))
-            database.write(dispatch.find_lost, {Priority.NORMAL: len(messages)})
+            database.write(dispatch.find_lost, {Priority.NORMAL: len(messages)}, LEASE)
         elif action == "lose":
             messages.clear()
             database.write(lambda c: c.execute(sa.text("UPDATE chunks SET queued_at = '2000-01-01 00:00:00.000000'")))
-            database.write(dispatch.find_lost, {Priority.NORMAL: 0})
+            database.write(dispatch.find_lost, {Priority.NORMAL: 0}, LEASE)
 
     database.write(lambda c: c.execute(sa.text("UPDATE chunks SET state = 'pending' WHERE state <> 'done'")))
     for message in take(database):

@@ -31,9 +31,9 @@ def served(command: Command, path: str = "") -> Iterator[str]:
 
 def status(url: str, user: str | None = None, post: bool = False) -> int | None:
     """The HTTP status of a request, None if nobody listens."""
-    request = urllib.request.Request(url, data=b"{}" if post else None)
-    if user is not None:
-        request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
+    request = asking(url, user)
+    if post:
+        request.data = b"{}"
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)
@@ -41,6 +41,19 @@ def status(url: str, user: str | None = None, post: bool = False) -> int | None:
         return error.code
     except OSError:
         return None
+
+
+def text(url: str, user: str) -> str:
+    """A page as it is sent."""
+    with urllib.request.urlopen(asking(url, user), timeout=10) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def asking(url: str, user: str | None) -> urllib.request.Request:
+    request = urllib.request.Request(url)
+    if user is not None:
+        request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
+    return request
 
 
 def test_the_whole_password_opens_it_and_nothing_else(flower: Command) -> None:
@@ -60,6 +73,7 @@ def test_behind_a_proxy_kept_and_read_only(flower: Command) -> None:
     }
     with served(flower, "/ecg/flower") as url:
         assert status(f"{url}/workers", "ecgbatch:secret") == 200
+        assert '<tr id="high">' in text(f"{url}/broker", "ecgbatch:secret")
         assert status(f"{url}/api/task/async-apply/ecgbatch.score", "ecgbatch:secret", post=True) == 403
         assert status(url.removesuffix("/ecg/flower") + "/workers", "ecgbatch:secret") == 404
     assert list(flower.folder.glob("seen*"))

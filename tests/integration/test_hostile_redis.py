@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from commands import Command, children, ends, scored, undisturbed, wait_until, workers
+from places import FAULTY_WORKER
 
 from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
@@ -128,12 +129,19 @@ def test_malformed_messages_are_dropped_and_work_goes_on(
 def test_other_things_in_the_place_of_our_keys(services: Command, key: str, client: redis.Redis) -> None:
     for name in ("normal", "high", "unacked", "unacked_index"):
         client.set(f"{key}{name}", "a text")
-    client.delete(f"{key}_kombu.binding.normal")
-    client.sadd(f"{key}_kombu.binding.normal", "nonsense", "a\x06\x16b\x06\x16elsewhere")
-    services.environment["ECGBATCH_LEASE_SECONDS"] = "5"
+    client.set(f"{key}_kombu.binding.normal", "a text")
+    client.delete(f"{key}_kombu.binding.high")
+    client.sadd(f"{key}_kombu.binding.high", "nonsense", "a\x06\x16b\x06\x16elsewhere")
+    services("retry", "1")  # which publishes
+    services.environment |= {"FAULTS_SLOW": "0.05", "ECGBATCH_LEASE_SECONDS": "3"}
+    services.worker_script = FAULTY_WORKER
     with workers(services, processes=1):
+        wait_until(lambda: scored(services) > 0)
+        for name in ("normal", "unacked", "unacked_index"):
+            client.set(f"{key}{name}", "a text")
         services("status", "--watch")
     assert scored(services) == 64
+    assert "Traceback" not in (services.folder / "worker.log").read_text()
 
 
 @one_database

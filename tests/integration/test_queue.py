@@ -20,6 +20,7 @@ from ecgbatch.worker.lease import LeaseKeeper
 from ecgbatch.worker.queue import fill_queues, queue_length, reconcile
 
 ROOM = 8
+SETTINGS, DOUBLE = Settings(queue_chunks=ROOM), Settings(queue_chunks=2 * ROOM)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[
         message for key in client.keys(f"ecgbatch.{'?' * 16}.{priority}") for message in client.lrange(key, 0, -1)[::-1]
     ]
     titles = [json.loads(message)["headers"]["argsrepr"].split() for message in messages]
-    return [(int(words[1].strip(",")), int(words[3])) for words in titles]
+    return [(int(words[1].strip(",")), int(words[words.index("chunk") + 1])) for words in titles]
 
 
 def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> None:
@@ -97,9 +98,9 @@ def test_reconcile_restores_a_redis_that_came_back_empty(sqlite: Database, app: 
     make_job(sqlite, "archive", 12)
     fill_queues(sqlite, app, ROOM)
     redis.Redis.from_url(redis_url).flushall()
-    assert reconcile(sqlite, app, ROOM) == 0, "messages that were published just now may be in transit"
+    assert reconcile(sqlite, app, SETTINGS) == 0, "messages that were published just now may be in transit"
     age_queued_chunks(sqlite)
-    assert reconcile(sqlite, app, ROOM) == 6
+    assert reconcile(sqlite, app, SETTINGS) == 6
     assert waiting(redis_url) == [(1, n) for n in range(1, 7)]
 
 
@@ -108,9 +109,9 @@ def test_reconcile_restores_only_the_message_that_is_gone(sqlite: Database, app:
     fill_queues(sqlite, app, 2 * ROOM)
     age_queued_chunks(sqlite)
     redis.Redis.from_url(redis_url).rpop(key_prefix(app.conf.ecgbatch_identity) + Priority.NORMAL)
-    assert reconcile(sqlite, app, 2 * ROOM) == 1
+    assert reconcile(sqlite, app, DOUBLE) == 1
     assert waiting(redis_url) == [(1, n) for n in (2, 3, 4, 5, 6, 1)]
-    assert reconcile(sqlite, app, 2 * ROOM) == 0
+    assert reconcile(sqlite, app, DOUBLE) == 0
 
 
 def age_queued_chunks(database: Database) -> None:
@@ -124,7 +125,7 @@ def test_a_cancelled_jobs_chunks_are_not_published(sqlite: Database, app: Celery
     fill_queues(sqlite, app, ROOM)
     sqlite.write(jobs.cancel, job_id)
     redis.Redis.from_url(redis_url).flushall()
-    assert reconcile(sqlite, app, ROOM) == 0
+    assert reconcile(sqlite, app, SETTINGS) == 0
     assert waiting(redis_url) == []
     plan = sqlite.write(chunks.plan_of, job_id)
     assert plan is not None
