@@ -151,7 +151,7 @@ def test_remote_control_only_looks_on(services: Command, key: str) -> None:
     control = make_app(settings, identity_of(database)).control
     with workers(services, processes=1) as parent:
         wait_until(lambda: scored(services) == 64)
-        [name] = control.inspect(timeout=5).ping()
+        [name] = control.inspect(timeout=30, limit=1).ping()
         assert name.startswith("ecgbatch-1@")
         before = children(parent.pid)
         control.broadcast("shutdown")
@@ -162,10 +162,12 @@ def test_remote_control_only_looks_on(services: Command, key: str) -> None:
         control.cancel_consumer("normal")
         control.disable_events()
         control.revoke("1", terminate=True)
-        assert control.inspect(timeout=2).conf() == {name: {"error": "KeyError('conf')"}}, "it holds passwords"
-        assert control.inspect(timeout=5).active() == {name: []}
+        assert control.inspect(timeout=30, limit=1).conf() == {name: {"error": "KeyError('conf')"}}, (
+            "it holds passwords"
+        )
+        assert control.inspect(timeout=30, limit=1).active() == {name: []}
         assert children(parent.pid) == before
-        stats = control.inspect(timeout=5).stats()
+        stats = control.inspect(timeout=30, limit=1).stats()
         assert "password" not in json.dumps(stats)
 
 
