@@ -109,7 +109,7 @@ def test_a_redis_that_is_full_is_one_line_and_the_job_is_continued(services: Com
         client.config_set("maxmemory", "0")
         client.close()
         services("enqueue", archive)
-        services.environment["ECGBATCH_RECONCILE_SECONDS"] = "1"
+        services.environment |= {"ECGBATCH_RECONCILE_SECONDS": "1", "ECGBATCH_LEASE_SECONDS": "3"}
         with workers(services, processes=1):
             services("status", "--watch")
     assert scored(services) == 64
