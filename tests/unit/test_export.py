@@ -61,10 +61,10 @@ np.savez(out, **{str(size): np.concatenate(part) for size, part in parts.items()
 
 @pytest.fixture(scope="module")
 def signals(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """Eight synthetic recordings: (8, 1000, 12) in mV."""
+    """Eight synthetic recordings, four seconds of them: (8, 400, 12) in mV."""
     archive = tmp_path_factory.mktemp("synthetic")
     write_archive(archive)
-    return export.recordings(archive)[:8]
+    return export.recordings(archive)[:8, :400]
 
 
 @pytest.fixture(scope="module")
@@ -235,11 +235,13 @@ def test_a_file_that_is_off_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
 # --- The command
 
 
-def test_the_command_exports_the_model_that_is_set(command: Command, archive: Path) -> None:
+def test_the_command_exports_the_model_that_is_set(command: Command, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    write_archive(archive, records=4)
     command.environment["ECGBATCH_MODEL"] = "xlstm-ecg:1.1.0"
     done = command("model", "export", "--format", "onnx", "small.onnx", "--raw", "--int8", "--check", archive)
     assert "xlstm-ecg:1.1.0" in done.stdout
-    assert "on 16 records" in done.stdout  # those of the archive that are ten seconds at 100 Hz
+    assert "on 4 records" in done.stdout
     assert done.stderr == ""
     done = command("model", "export", "--format", "torchscript", "small.pt")
     assert done.stderr == ""

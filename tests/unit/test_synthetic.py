@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,10 +93,7 @@ def test_a_seed_gives_the_same_files_and_another_seed_others(tmp_path: Path) -> 
     assert all(a != b for a, b in pairwise(contents[0]))
 
 
-def test_it_is_fast_and_light(tmp_path: Path) -> None:
-    start = time.perf_counter()
-    write_archive(tmp_path)
-    assert time.perf_counter() - start < 5
+def test_it_is_light() -> None:
     code = "import sys, ecgbatch.records.synthetic; print([m for m in ('wfdb', 'scipy', 'torch') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert output.stdout.strip() == "[]"
