@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from measure import show
+from measure import archive_or_synthetic, show
 
 from ecgbatch.models.kernels.compiled import clean
 from ecgbatch.models.preprocessing import Normalization
@@ -19,19 +19,20 @@ PERCENTILES = (0, 0.1, 1, 50, 99, 99.9, 100)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("archive", type=Path, nargs="?", help="default: 64 synthetic records")
     args = parser.parse_args()
     counts: Counter[str] = Counter()
     qualities: list[Quality] = []
-    for record in Archive(args.archive).records():
-        try:
-            recording = read(args.archive, record.path)
-        except RecordError as error:
-            counts[error.reason] += 1
-            continue
-        _, (quality,) = clean(recording.signal[None], Normalization())
-        qualities.append(quality)
-        counts.update({*recording.flags, *quality.flags()})
+    with archive_or_synthetic(args.archive) as archive:
+        for record in Archive(archive).records():
+            try:
+                recording = read(archive, record.path)
+            except RecordError as error:
+                counts[error.reason] += 1
+                continue
+            _, (quality,) = clean(recording.signal[None], Normalization())
+            qualities.append(quality)
+            counts.update({*recording.flags, *quality.flags()})
     total = len(qualities) + sum(count for name, count in counts.items() if name not in set(Flag))
     rows = [{"what": name, "records": count, "percent": 100 * count / total} for name, count in counts.most_common()]
     spread = {
