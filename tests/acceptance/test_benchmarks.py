@@ -63,7 +63,7 @@ def test_benchmarks_give_a_table_and_json(name: str) -> None:
 
 
 def test_shorter_pieces_of_ptbxl_are_scored_nearly_as_well(ptbxl_fold9: Path) -> None:
-    """The command gives 0.931 for ten seconds and 0.928 for five."""
+    """By the same command ten seconds have 0.931 and five 0.930."""
     [row] = run("lengths", str(ptbxl_fold9), "--seconds", "5")["rows"]
     assert row["records"] == 2193
     assert 0.92 < row["macro AUC, value"] < 0.94
