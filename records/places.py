@@ -10,10 +10,10 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from ecgbatch.records.recording import Reason, RecordError
-from ecgbatch.records.remote import Remote, url_of
+from ecgbatch.records.remote import ListedEntry, Remote, url_of
 from ecgbatch.settings import EcgbatchError
 
 
@@ -159,19 +159,6 @@ LARGEST_SOUGHT_IN = 64 << 20
 _UNPACK = "a file of many records cannot be read in a .zip: unpack it"
 
 
-class _Member(NamedTuple):
-    """An entry of a folder in a zip file."""
-
-    name: str
-    folder: bool
-
-    def is_dir(self) -> bool:
-        return self.folder
-
-    def is_symlink(self) -> bool:
-        return False
-
-
 class _Content:
     """An opened zip file: its members by path and the members of each folder.
 
@@ -245,7 +232,7 @@ class ZippedFolder:
         return path.strip("/") in self._content.folders
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        return (_Member(name, is_folder) for name, is_folder in self._content.folders[folder.strip("/")].items())
+        return (ListedEntry(name, is_folder) for name, is_folder in self._content.folders[folder.strip("/")].items())
 
     def may_enter(self, path: str) -> bool:
         return True

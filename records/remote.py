@@ -31,7 +31,9 @@ def url_of(root: Path | str) -> str | None:
     return f"{match[1]}://{match[2].rstrip('/')}" if match else None
 
 
-class _Entry(NamedTuple):
+class ListedEntry(NamedTuple):
+    """An entry of a folder (`places.Entry`) that is on no disk, in a zip file or behind a URL: it is never a link."""
+
     name: str
     folder: bool
 
@@ -77,7 +79,7 @@ class Remote:
         """As it is written, since to ask costs as much as to list it."""
         return path == "" or path.endswith("/")
 
-    def entries(self, folder: str) -> Iterator[_Entry]:
+    def entries(self, folder: str) -> Iterator[ListedEntry]:
         start = self._full(folder).rstrip("/") + "/"
         try:
             found = self._system.ls(start, detail=True)
@@ -87,7 +89,7 @@ class Remote:
             name, is_folder = str(item["name"]).rstrip("/"), item["type"] == "directory"
             below = name.removeprefix(start) if name.startswith(start) else name.removeprefix(_bare(start))
             if below and "/" not in below:
-                yield _Entry(unquote(below) if self._url.startswith("http") else below, is_folder)
+                yield ListedEntry(unquote(below) if self._url.startswith("http") else below, is_folder)
 
     def may_enter(self, path: str) -> bool:
         return True
