@@ -1,6 +1,6 @@
 """The twelve leads: their names in other archives, and how limb leads follow from each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,17 @@ _FROM_I_AND_II = {
     "aVF": (-0.5, 1.0),
 }
 """Einthoven and Goldberger: what of I and of II each limb lead is."""
+
+LIMB_LEADS = tuple(_FROM_I_AND_II)
+
+LEAD_SETS: Mapping[str, tuple[str, ...]] = {
+    "limb+V2": (*LIMB_LEADS, "V2"),
+    "limb": LIMB_LEADS,
+    "precordial": LEADS[6:],
+    "II": ("II",),
+    "I": ("I",),
+}
+"""Which leads a model may be declared for besides all twelve, the most telling first. Two limb leads are all six."""
 
 _ALIASES = (
     {lead.lower(): lead for lead in LEADS}
