@@ -6,7 +6,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.viewer.paper import MM_PER_SECOND, WIDTH, Strip, lay_out, trace
+from ecgbatch.viewer.paper import MM_PER_SECOND, WIDTH, lay_out, trace
+from ecgbatch.viewer.shading import Explained, Shade, change_of, shades
 
 GRID = """\
 <svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs>
@@ -17,15 +18,27 @@ GRID = """\
 """
 """Stands in the page once, before its first ECG."""
 
+STYLE = """\
+:root { --fine: #f6d5d5; --bold: #e79b9b }
+@media (prefers-color-scheme: dark) { :root { --fine: #35282b; --bold: #5b3a40 } }
+.ecg { display: block; width: 100%; min-width: 760px }
+.ecg polyline, .ecg path { fill: none; stroke: var(--ink); stroke-width: .3 }
+.ecg text { font: bold 3.2px sans-serif; fill: var(--ink) }
+"""
+"""Of a page with ECGs, after the style of all pages."""
 
-def ecg(signal: NDArray[np.float64], title: str) -> str:
-    """Twelve leads of (T, 12) mV on ECG paper, 3x4 with a rhythm strip."""
-    paper = lay_out(signal, in_rows=False)
-    drawn = []
+
+def ecg(signal: NDArray[np.float64], title: str, in_rows: bool = False, explained: Explained | None = None) -> str:
+    """Twelve leads of (T, 12) mV on ECG paper, 3x4 with a rhythm strip or one a row, and what the score hangs on."""
+    paper = lay_out(signal, in_rows)
+    drawn = [] if explained is None else [_shade(shade, paper.height) for shade in shades(*explained, paper)]
     for strip in paper.strips:
+        top = paper.height - strip.y - paper.pitch / 2 + 4
+        said = strip.lead if explained is None else f"{strip.lead} {change_of(*explained, strip.lead)}"
+        drawn.append(f'<text x="{strip.x + 1:g}" y="{top:g}">{said}</text>')
         across, up = trace(paper, strip, signal)
         points = " ".join(f"{x:.1f},{paper.height - y:.1f}" for x, y in zip(across, up, strict=True))
-        drawn.append(f'<polyline points="{points}"/>{_name(strip, paper.height - strip.y - paper.pitch / 2 + 4)}')
+        drawn.append(f'<polyline points="{points}"/>')
     levels = sorted({strip.y for strip in paper.strips})
     marks = "".join(f'<path d="M5 {paper.height - y:g}h1.5v-10h5v10h1.5"/>' for y in levels)
     said = f"{MM_PER_SECOND} mm/s, {paper.gain:g} mm/mV"
@@ -33,6 +46,13 @@ def ecg(signal: NDArray[np.float64], title: str) -> str:
         f'<svg class="ecg" role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {paper.height:g}">'
         f'<rect width="{WIDTH}" height="{paper.height:g}" fill="url(#mm5)"/>{marks}{"".join(drawn)}'
         f'<text x="15" y="{paper.height - 1.5:g}">{said}</text></svg>'
+    )
+
+
+def _shade(shade: Shade, height: float) -> str:
+    return (
+        f'<rect x="{shade.x:g}" y="{height - shade.y - shade.height:g}" width="{shade.width:g}" '
+        f'height="{shade.height:g}" fill="{shade.colour}" opacity="{shade.opacity:.2f}"/>'
     )
 
 
@@ -48,7 +68,3 @@ def bars(title: str, counts: Sequence[int], threshold: float) -> str:
     line += '<path d="M0 40H100" style="stroke:var(--line)"/>'
     ends = '<text x="0" y="46">0</text><text x="100" y="46" text-anchor="end">1</text>'
     return f'<svg class="bars" role="img" aria-label="{escape(title)}" viewBox="0 0 100 47">{drawn}{line}{ends}</svg>'
-
-
-def _name(strip: Strip, y: float) -> str:
-    return f'<text x="{strip.x + 1:g}" y="{y:g}">{escape(strip.lead)}</text>'

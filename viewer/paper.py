@@ -25,6 +25,8 @@ FIRST_SECOND = 15
 """Where the traces begin on the paper."""
 INK, FINE, BOLD = "#111111", "#f6d5d5", "#e79b9b"
 SMALL = 6
+GRID_LIES, LABELS_LIE, TRACES_LIE = 1, 2.5, 3
+"""What lies on what: a wave of the row above must be seen through the name of a lead."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +108,23 @@ def _draw_grid(axes: "Axes", x: float, y: float, width: float, height: float) ->
 def _draw_lines(axes: "Axes", lines: Sequence[Sequence[tuple[float, float]]], colour: str, thick: float) -> None:
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(lines, colors=colour, linewidths=thick, zorder=1), autolim=False)
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=thick, zorder=GRID_LIES), autolim=False)
 
 
 def _draw_strip(axes: "Axes", paper: Paper, strip: Strip, signal: NDArray[np.float64], x: float, y: float) -> None:
-    across, up = trace(paper, strip, signal)
-    axes.plot(x + across, y + up, color=INK, linewidth=0.7, solid_joinstyle="round", zorder=3)
+    seconds, up = trace(paper, strip, signal)
+    axes.plot(x + seconds, y + up, color=INK, linewidth=0.7, solid_joinstyle="round", zorder=TRACES_LIE)
     top = y + strip.y + paper.pitch / 2
-    axes.plot([x + strip.x] * 2, [top - 2.5, top - 0.5], color=INK, linewidth=0.7, zorder=3)
+    axes.plot([x + strip.x] * 2, [top - 2.5, top - 0.5], color=INK, linewidth=0.7, zorder=TRACES_LIE)
     said = strip.lead if strip.start == 0 else f"{strip.lead}  from {strip.start:.1f} s"
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-    axes.text(x + strip.x + 1, top - 0.7, said, fontsize=SMALL + 1, va="top", weight="bold", bbox=box, zorder=4)
+    across, size = x + strip.x + 1, SMALL + 1
+    axes.text(across, top - 0.7, said, fontsize=size, va="top", weight="bold", bbox=box, zorder=LABELS_LIE)
 
 
 def _draw_calibration(axes: "Axes", paper: Paper, x: float, y: float) -> None:
     """The mark of 10 mm and 0.2 s: 1 mV at the usual gain."""
     across, up = [0, 1.5, 1.5, 6.5, 6.5, 8], [0, 0, MM_PER_MILLIVOLT, MM_PER_MILLIVOLT, 0, 0]
-    axes.plot([x + each for each in across], [y + each for each in up], color=INK, linewidth=0.7, zorder=3)
+    axes.plot([x + each for each in across], [y + each for each in up], color=INK, linewidth=0.7, zorder=TRACES_LIE)
     millivolts = MM_PER_MILLIVOLT / paper.gain
-    axes.text(x + 4, y - 0.8, f"{millivolts:g} mV", fontsize=SMALL - 1, ha="center", va="top", zorder=4)
+    axes.text(x + 4, y - 0.8, f"{millivolts:g} mV", fontsize=SMALL - 1, ha="center", va="top", zorder=LABELS_LIE)

@@ -25,18 +25,15 @@ from ecgbatch.records.recording import Flag, Reason, RecordError
 from ecgbatch.settings import Settings
 from ecgbatch.viewer import inline
 from ecgbatch.viewer.summary import GROUPS, Summary
+from ecgbatch.viewer.words import NAMES, moment, person
 
-NAMES = {label: f"{MEANINGS[label]} ({label.upper()})" for label in LABELS}
-
-STYLE = """\
-:root { --fine: #f6d5d5; --bold: #e79b9b }
-@media (prefers-color-scheme: dark) { :root { --fine: #35282b; --bold: #5b3a40 } }
-.ecg { display: block; width: 100%; min-width: 760px }
-.ecg polyline, .ecg path { fill: none; stroke: var(--ink); stroke-width: .3 }
-.ecg text { font: bold 3.2px sans-serif; fill: var(--ink) }
+STYLE = (
+    inline.STYLE
+    + """\
 .bars rect { fill: var(--mark) } .bars path { stroke-width: .6 } .bars text { font-size: 5px; fill: var(--soft) }
 figure { margin: 1.2rem 0 } figcaption { margin-bottom: .3rem } .panels div { flex: 1 1 11rem }
 """
+)
 
 PAGE = Template("""\
 $head$grid<h1>$title</h1>
@@ -121,14 +118,10 @@ def drawer(settings: Settings, root: Path) -> Draw:
 
 def _ran(job: Job) -> str:
     progress, times = job.progress, job.about
-    ran = f"Job {progress.job_id} is {progress.state}; it was made on {_time(times.created_at)}"
-    started = "" if times.started_at is None else f", began on {_time(times.started_at)}"
-    finished = "" if times.finished_at is None else f" and was finished on {_time(times.finished_at)}"
+    ran = f"Job {progress.job_id} is {progress.state}; it was made on {moment(times.created_at)}"
+    started = "" if times.started_at is None else f", began on {moment(times.started_at)}"
+    finished = "" if times.finished_at is None else f" and was finished on {moment(times.finished_at)}"
     return f"{ran}{started}{finished}."
-
-
-def _time(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _tiles(job: Job) -> str:
@@ -209,12 +202,8 @@ def _records(job: Job, draw: Draw) -> Iterator[str]:
 def _said_of(record: Scored) -> str:
     probabilities = zip(LABELS, record.probabilities, strict=True)
     said = ", ".join(f"{label.upper()} {probability:.3f}" for label, probability in probabilities)
-    return escape(" · ".join([_person(record), said, *([", ".join(record.flags)] if record.flags else [])]))
-
-
-def _person(record: Scored) -> str:
-    age = "age not known" if record.age is None else f"{record.age:g} years"
-    return f"{age}, {'sex not known' if record.sex is None else ('male', 'female')[record.sex]}"
+    parts = [person(record.age, record.sex), said, ", ".join(record.flags)]
+    return escape(" · ".join(filter(None, parts)))
 
 
 def _provenance(job: Job) -> str:
@@ -224,6 +213,6 @@ def _provenance(job: Job) -> str:
         ["model", job.about.model],
         ["fingerprint of the model", job.about.fingerprint],
         ["ecgbatch", version("ecgbatch")],
-        ["page made", _time(datetime.now(UTC))],
+        ["page made", moment(datetime.now(UTC))],
     ]
     return pages.table(["", ""], rows)

@@ -1,13 +1,14 @@
 """Draws over the paper what a score hangs on."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.records.leads import LEADS
 from ecgbatch.viewer.occlusion import PIECE_SECONDS, Occlusion
-from ecgbatch.viewer.paper import MM_PER_SECOND, Paper
+from ecgbatch.viewer.paper import LABELS_LIE, MM_PER_SECOND, Paper
 from ecgbatch.viewer.sheet import More
 
 if TYPE_CHECKING:
@@ -17,26 +18,55 @@ FOR, AGAINST = "#2f7fd1", "#e08a1e"
 DARKEST = 0.6
 
 
+Explained = tuple[Occlusion, str]
+"""What was found, and the superclass that it is shown for."""
+
+
+class Shade(NamedTuple):
+    """A half second of a lead: where it begins on the paper, from its lower left corner, in millimetres."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: str
+    opacity: float
+
+
+def shades(occlusion: Occlusion, label: str, paper: Paper) -> Iterator[Shade]:
+    """Each half second of leads in rows, by the change of one superclass."""
+    of_label = LABELS.index(label)
+    most = float(np.abs(occlusion.by_piece[:, :, of_label]).max()) or 1.0
+    for strip in paper.strips:
+        for piece, change in enumerate(occlusion.by_piece[LEADS.index(strip.lead), :, of_label].tolist()):
+            start, stop = piece * PIECE_SECONDS, min((piece + 1) * PIECE_SECONDS, strip.stop)
+            corner = (strip.x + start * MM_PER_SECOND, strip.y - paper.pitch / 2)
+            size = ((stop - start) * MM_PER_SECOND, paper.pitch)
+            yield Shade(*corner, *size, FOR if change < 0 else AGAINST, DARKEST * abs(change) / most)
+
+
+def change_of(occlusion: Occlusion, label: str, lead: str) -> str:
+    """What silence of all of a lead does to a superclass, as it is written beside the lead."""
+    change = round(float(occlusion.by_lead[LEADS.index(lead), LABELS.index(label)]), 3)
+    return f"{change:+.3f}" if change else "0.000"
+
+
 def shade(occlusion: Occlusion, label: str) -> More:
     """Shades each half second by the change of one superclass, and writes beside each lead its change."""
 
     def draw(axes: "Axes", paper: Paper, x: float, y: float) -> None:
+        from matplotlib.collections import PatchCollection
+        from matplotlib.colors import to_rgba
         from matplotlib.patches import Rectangle
 
-        of_label = LABELS.index(label)
-        most = float(np.abs(occlusion.by_piece[:, :, of_label]).max()) or 1.0
+        found = list(shades(occlusion, label, paper))
+        patches = [Rectangle((x + each.x, y + each.y), each.width, each.height) for each in found]
+        colours = [to_rgba(each.colour, each.opacity) for each in found]
+        axes.add_collection(PatchCollection(patches, facecolors=colours, linewidths=0, zorder=2), autolim=False)
         for strip in paper.strips:
-            lead = LEADS.index(strip.lead)
-            for piece, change in enumerate(occlusion.by_piece[lead, :, of_label].tolist()):
-                start, stop = piece * PIECE_SECONDS, min((piece + 1) * PIECE_SECONDS, strip.stop)
-                corner = (x + strip.x + start * MM_PER_SECOND, y + strip.y - paper.pitch / 2)
-                size = ((stop - start) * MM_PER_SECOND, paper.pitch)
-                colour = FOR if change < 0 else AGAINST
-                shown = DARKEST * abs(change) / most
-                axes.add_patch(Rectangle(corner, *size, color=colour, alpha=shown, linewidth=0, zorder=2))
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-            said, top = f"{occlusion.by_lead[lead, of_label]:+.3f}", y + strip.y + paper.pitch / 2 - 0.7
-            axes.text(x + strip.x + 9, top, said, fontsize=7, va="top", bbox=box, zorder=4)
+            said, top = change_of(occlusion, label, strip.lead), y + strip.y + paper.pitch / 2 - 0.7
+            axes.text(x + strip.x + 9, top, said, fontsize=7, va="top", bbox=box, zorder=LABELS_LIE)
 
     return draw
 
@@ -47,6 +77,6 @@ def legend(occlusion: Occlusion, label: str) -> tuple[str, str]:
     most = float(np.abs(occlusion.by_piece[:, :, of_label]).max())
     named = f"{MEANINGS[label]} ({occlusion.probabilities[of_label]:.3f})"
     return (
-        f"Shaded: what {named} loses (blue) or gains (orange) when that half second is silenced; darkest: {most:.3f}.",
+        f"Shaded: what {named} loses (blue) or gains (orange) when that half second is silenced; darkest: {most:.2g}.",
         "Beside each lead: its change when all of it is silenced. No cause and no sum: leads repeat each other.",
     )

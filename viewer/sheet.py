@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models.config import MEANINGS
 from ecgbatch.models.score_files import Score
 from ecgbatch.models.weights.model import Model
 from ecgbatch.records.recording import SAMPLING_RATE, Recording
 from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer import paper as ecg_paper
 from ecgbatch.viewer.paper import FIRST_SECOND, MM_PER_SECOND, WIDTH, Paper, lay_out
+from ecgbatch.viewer.words import NAMES, person
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def _draw_head(axes: "Axes", sheet: Sheet, top: float) -> None:
     write(axes, MARGIN, top, shortened(score.path, 60), size=11, weight="bold")
     flags = wrap("flags: " + (", ".join(score.flags) or "none"), 95, max_lines=2)
     lines = [
-        f"{_person(score)} · {sheet.recording.format}, {len(sheet.recording.signal) / SAMPLING_RATE:g} s"
+        f"{person(score.age, score.sex)} · {sheet.recording.format}, {len(sheet.recording.signal) / SAMPLING_RATE:g} s"
         + (f" · {shortened(sheet.recording.device, 40)}" if sheet.recording.device else ""),
         *flags,
         f"model {sheet.model}, fingerprint {sheet.model.fingerprint[:16]}…",
@@ -106,11 +106,6 @@ def _draw_head(axes: "Axes", sheet: Sheet, top: float) -> None:
         write(axes, MARGIN, top - 6.5 - LINE * number, line)
 
 
-def _person(score: Score) -> str:
-    age = "age not known" if score.age is None else f"{score.age:g} years"
-    return f"{age}, {'sex not known' if score.sex is None else ('male', 'female')[int(score.sex)]}"
-
-
 def _draw_probabilities(axes: "Axes", sheet: Sheet, right: float, top: float) -> None:
     """A bar for each superclass, with a tick at the model's threshold; those that reach it are in bold."""
     from matplotlib.patches import Rectangle
@@ -119,7 +114,7 @@ def _draw_probabilities(axes: "Axes", sheet: Sheet, right: float, top: float) ->
     for row, (label, probability) in enumerate(sheet.score.probabilities.items()):
         level, threshold = top - 3 - 5.6 * row, sheet.model.thresholds[label]
         weight = "bold" if label in sheet.score.superclasses else "normal"
-        write(axes, bar - 2, level, f"{MEANINGS[label]} ({label.upper()})", ha="right", weight=weight)
+        write(axes, bar - 2, level, NAMES[label], ha="right", weight=weight)
         axes.add_patch(Rectangle((bar, level - 2.6), width, 2.8, color=FAINT, linewidth=0))
         axes.add_patch(Rectangle((bar, level - 2.6), width * probability, 2.8, color=MARK, linewidth=0))
         axes.plot([bar + width * threshold] * 2, [level - 3.2, level + 0.8], color=WARN, linewidth=1.1)

@@ -1,0 +1,18 @@
+"""How people, times and superclasses are spelt on pages and pictures."""
+
+from datetime import UTC, datetime
+
+from ecgbatch.models.config import LABELS, MEANINGS
+
+NAMES = {label: f"{MEANINGS[label]} ({label.upper()})" for label in LABELS}
+
+
+def person(age: float | None, sex: float | None) -> str:
+    """Age in years and sex (0 male, 1 female), as far as they are known."""
+    years = "age not known" if age is None else f"{age:g} years"
+    return f"{years}, {'sex not known' if sex is None else ('male', 'female')[int(sex)]}"
+
+
+def moment(time: datetime) -> str:
+    """A time to the second, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
