@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -40,15 +41,18 @@ class NotAllowed(EcgbatchError):
 
 
 class Database:
-    """The SQL database of a URL. With `patience`, transactions outlast an outage of that many seconds."""
+    """The SQL database of a URL. With `patience`, transactions outlast an outage of that many seconds.
 
-    def __init__(self, url: str, patience: float = 0) -> None:
+    One that is `read_only` is never written: no file is made, and the database refuses whatever would change it.
+    """
+
+    def __init__(self, url: str, patience: float = 0, read_only: bool = False) -> None:
         self.patience = patience
         try:
             self.url = make_url(url)
             if self.url.drivername == "postgresql":
                 self.url = self.url.set(drivername="postgresql+psycopg")
-            self.engine = _engine(self.url, patient=patience > 0)
+            self.engine = _engine(self.url, patience > 0, read_only)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise EcgbatchError(
                 f"ECGBATCH_DATABASE_URL {urls.without_secrets(url)} cannot be used ({type(error).__name__}); "
@@ -121,13 +125,14 @@ class Database:
         )
 
 
-def _engine(url: sa.URL, patient: bool) -> Engine:
+def _engine(url: sa.URL, patient: bool, read_only: bool) -> Engine:
     """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand."""
     if url.get_backend_name() != "sqlite":
         arguments = {"prepare_threshold": _prepare_threshold(url)}
-        return sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments)
-    engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
-    sa.event.listen(engine, "connect", _prepare_sqlite)
+        options = {"postgresql_readonly": read_only}
+        return sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments, execution_options=options)
+    engine = sa.create_engine(_only_to_read(url) if read_only else url, connect_args={"timeout": LOCK_SECONDS})
+    sa.event.listen(engine, "connect", _leave_sqlite if read_only else _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -136,6 +141,16 @@ def _prepare_threshold(url: sa.URL) -> int | None:
     """After how many uses psycopg prepares a statement on the server: never, for a pooler may change the server."""
     given = str(url.query.get("prepare_threshold", ""))
     return int(given) if given.isdecimal() else None
+
+
+def _only_to_read(url: sa.URL) -> sa.URL:
+    """An SQLite file, which must be there, as one that can only be read."""
+    file = quote(str(Path(url.database or "").absolute()))
+    return url.set(database=f"file:{file}").update_query_dict({"mode": "ro", "uri": "true"})
+
+
+def _leave_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

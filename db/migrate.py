@@ -88,6 +88,24 @@ def open_database(url: str, patience: float = 0) -> Database:
     return database
 
 
+def open_read_only(url: str) -> Database:
+    """The database of a URL at this version's schema, which nothing that is done with it changes.
+
+    Raises EcgbatchError when it is not there, or has another schema.
+    """
+    database = Database(url, read_only=True)
+    if database.is_sqlite and not Path(database.where).is_file():
+        raise EcgbatchError(f"there is no database {database.where} yet; `ecgbatch run` makes it")
+    try:
+        revision = current_revision(database)
+    except NotAllowed:
+        return database
+    _refuse_newer(database, revision)
+    if revision != newest_revision():
+        raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
+    return database
+
+
 def _refuse_newer(database: Database, revision: str | None) -> None:
     if revision is not None and revision > newest_revision():
         raise EcgbatchError(

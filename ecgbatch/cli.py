@@ -15,8 +15,8 @@ ROOMS = {
     "ecgbatch.producer.cli": ("run", "enqueue", "status", "failures", "retry", "cancel"),
     "ecgbatch.worker.cli": ("worker", "flower", "reconcile", "doctor"),
     "ecgbatch.db.cli": ("query", "export", "metrics", "db"),
-    "ecgbatch.models.cli": ("score", "model"),
-    "ecgbatch.viewer.cli": ("plot", "explain", "report"),
+    "ecgbatch.viewer.cli": ("score", "plot", "explain", "report", "app"),
+    "ecgbatch.models.cli": ("model",),
     "ecgbatch.cli": ("completion",),
 }
 """Which room's `cli.py` has which commands, in the order of `ecgbatch --help`. Their heavier parts import what they

@@ -24,6 +24,13 @@ def printable(text: str, stream: TextIO | None = None) -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `2 min 03 s`, `8 s`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
 def say(text: str) -> None:
     """Prints a line of a command's output."""
     print(printable(text), flush=True)

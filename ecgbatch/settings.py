@@ -68,6 +68,12 @@ class Settings:
     flower_url_prefix: str | None = _setting(None, "the path under which a proxy shows Flower")
     flower_database: Path | None = _setting(None, "the file where Flower keeps what it saw; it forgets if unset")
     flower_read_only: bool = _setting(False, "true: Flower only shows, and changes nothing")
+    app_address: str = _setting(
+        "127.0.0.1", "the address that the app listens on; one that others reach needs a password"
+    )
+    app_port: int = _setting(8501, "the port of the app")
+    app_password: str | None = _setting(None, "the app's password (user `ecgbatch`)")
+    app_password_file: Path | None = _setting(None, "a file with the app's password")
 
     def __post_init__(self) -> None:
         """Makes the servers' addresses exact. Raises EcgbatchError for one that cannot be."""
@@ -79,6 +85,8 @@ class Settings:
             self._complete("redis_url", self.redis_password_file)
         if self.flower_password_file is not None:
             object.__setattr__(self, "flower_password", _password(self.flower_password_file))
+        if self.app_password_file is not None:
+            object.__setattr__(self, "app_password", _password(self.app_password_file))
 
     def _complete(self, name: str, password_file: Path | None) -> None:
         password = None if password_file is None else _password(password_file)

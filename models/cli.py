@@ -4,13 +4,12 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, columns_by_role, command, of_a_record
+from ecgbatch.commands import PATH, as_json, columns_by_role, command
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
@@ -21,60 +20,9 @@ if TYPE_CHECKING:
     from ecgbatch.models.evaluation.figures import Evaluation
     from ecgbatch.models.evaluation.labels import Labels
     from ecgbatch.models.evaluation.predictions import Predictions
-    from ecgbatch.models.score_files import Score
     from ecgbatch.models.weights.model import Model, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@command(example="ecgbatch score 00001_lr.hea --age 56 --sex female")
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", help="A file of any format; FILE::ID for one record of many."
-)
-@of_a_record
-@as_json
-def score(files: tuple[str, ...], age: float | None, sex: int | None, wanted: str | None, as_json: bool) -> int:
-    """Score a few files here and now.
-
-    It needs no server and no database, and keeps nothing: probabilities, superclasses and flags are printed. Ends with
-    status 3 when a file could not be scored.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # set before numpy comes
-    from ecgbatch.models.score_files import read_file, score_recording
-    from ecgbatch.models.scorer import Scorer
-    from ecgbatch.models.weights.registry import Registry
-    from ecgbatch.records.recording import RecordError
-
-    settings = load()
-    used = Registry(settings.model_dir).find(wanted or settings.model)
-    scorer = Scorer(used, settings.device, settings.kernel)
-    read = partial(read_file, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
-    scores, failures = [], []
-    for file in files:
-        try:
-            scores.append(score_recording(scorer, read(file), file, age, sex))
-        except RecordError as error:
-            failures.append((file, error))
-    if as_json:
-        about = {"model": used.name, "version": used.version, "fingerprint": used.fingerprint}
-        failed = [{"path": file, "reason": why.reason, "detail": why.detail} for file, why in failures]
-        print_mapping(about | {"scores": [asdict(score) for score in scores], "failures": failed}, as_json=True)
-    else:
-        _print_scores(scores)
-        for file, why in failures:
-            print_note(f"{file}: {why}")
-        print_note(f"by {used}; research use only, never for diagnosis")
-    return 3 if failures else 0
-
-
-def _print_scores(scores: "list[Score]") -> None:
-    if scores:
-        columns = ["file", *scores[0].probabilities, "superclasses", "flags"]
-        rows = [
-            [score.path, *score.probabilities.values(), " ".join(score.superclasses).upper(), " ".join(score.flags)]
-            for score in scores
-        ]
-        print_rows(columns, rows)
 
 
 @click.group()

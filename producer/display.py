@@ -9,8 +9,7 @@ from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.overview import Overview, doubt_about, failures_by_reason, flags_of, overviews, typical_amplitude
 from ecgbatch.db.workers import Presence, presence
-from ecgbatch.printing import print_mapping, print_note, print_rows, say
-from ecgbatch.producer.progress import duration
+from ecgbatch.printing import duration, print_mapping, print_note, print_rows, say
 
 
 def show_jobs(database: Database, as_json: bool = False) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecgbatch.db.reports import Progress
-from ecgbatch.printing import printable
+from ecgbatch.printing import duration, printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -136,10 +136,3 @@ def facts_of(progress: Progress, pace: float | None) -> list[str]:
 def share_of(progress: Progress) -> float:
     """The share of a job's records that have their end."""
     return 1 - progress.remaining / progress.total if progress.total else 1.0
-
-
-def duration(seconds: float) -> str:
-    """`1 h 05 min`, `2 min 03 s`, `8 s`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

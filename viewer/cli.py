@@ -1,7 +1,9 @@
-"""The commands that show a record or a job: plot, explain, report."""
+"""The commands that score and show records and jobs: score, plot, explain, report, app."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,59 @@ if TYPE_CHECKING:
     from ecgbatch.records.recording import Recording
     from ecgbatch.viewer.occlusion import Occlusion
 
+    ScoreFile = Callable[[str], tuple[Recording, Score]]
+
 AS_SCORED = "as scored: band-pass 0.5–40 Hz, notch 50 Hz"
 
 in_rows = click.option("--rows", is_flag=True, help="One lead a row, 12x1; default: 3x4 and a rhythm strip.")
+
+
+@command(example="ecgbatch score 00001_lr.hea --age 56 --sex female")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", help="A file of any format; FILE::ID for one record of many."
+)
+@of_a_record
+@click.option("--plot", "pictures", type=PATH, metavar="FOLDER", help="Also draw each, as `plot` does: a .png there.")
+@as_json
+def score(
+    files: tuple[str, ...],
+    age: float | None,
+    sex: int | None,
+    wanted: str | None,
+    pictures: Path | None,
+    as_json: bool,
+) -> int:
+    """Score a few files here and now.
+
+    It needs no server and no database, and keeps nothing: probabilities, superclasses and flags are printed. Ends with
+    status 3 when a file could not be scored.
+    """
+    from ecgbatch.records.recording import RecordError
+
+    if pictures is not None:
+        _need_folder(pictures)
+    scorer, score_file = _scorer(age, sex, wanted)
+    scores, failures = [], []
+    for file in files:
+        try:
+            recording, found = score_file(file)
+        except RecordError as error:
+            failures.append((file, error))
+            continue
+        scores.append(found)
+        if pictures is not None:
+            _draw_into(pictures, scorer, recording, found)
+    if as_json:
+        used = scorer.model
+        about = {"model": used.name, "version": used.version, "fingerprint": used.fingerprint}
+        failed = [{"path": file, "reason": why.reason, "detail": why.detail} for file, why in failures]
+        print_mapping(about | {"scores": [asdict(score) for score in scores], "failures": failed}, as_json=True)
+    else:
+        _print_scores(scores)
+        for file, why in failures:
+            print_note(f"{file}: {why}")
+        print_note(f"by {scorer.model}; research use only, never for diagnosis")
+    return 3 if failures else 0
 
 
 @command(example="ecgbatch plot 00001_lr.hea --output 00001.png")
@@ -127,6 +179,53 @@ def report(job: int, file: Path) -> None:
     print_note("research use only, never for diagnosis")
 
 
+@command(example="ecgbatch app")
+def app() -> None:
+    """Look at jobs, records and dropped files in the browser.
+
+    Serves pages on 127.0.0.1: jobs as they run, their records by superclass, probability, flag or path, each drawn with
+    its scores, what they hang on and where they come from; two jobs compared; and files that are dropped, which are
+    scored here and now. It only reads the database. On an address that others reach it wants a password:
+    ECGBATCH_APP_PASSWORD_FILE.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # set before numpy comes
+    from ecgbatch.viewer.app.server import run_app
+
+    run_app(load())
+
+
+def _need_folder(folder: Path) -> None:
+    from ecgbatch.viewer.sheet import kind_of
+
+    kind_of(Path("a.png"))  # says so now, not after the scoring, where matplotlib is missing
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EcgbatchError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+
+
+def _draw_into(folder: Path, scorer: "Scorer", recording: "Recording", score: "Score") -> None:
+    """Draws a record as NAME.png; of several of one name each gets its own."""
+    from ecgbatch.models.preprocessing import filtered
+    from ecgbatch.viewer.saving import saved
+    from ecgbatch.viewer.sheet import Sheet, draw
+
+    name = Path(score.path).name.removesuffix(".hea").replace("::", "-").replace(os.sep, "-")
+    picture = next(path for at in count(1) if not (path := folder / f"{name}{f'-{at}' if at > 1 else ''}.png").exists())
+    with saved(picture) as file:
+        draw(Sheet(filtered(recording.signal[None])[0], AS_SCORED, recording, score, scorer.model), file, "png")
+
+
+def _print_scores(scores: "list[Score]") -> None:
+    if scores:
+        columns = ["file", *scores[0].probabilities, "superclasses", "flags"]
+        rows = [
+            [score.path, *score.probabilities.values(), " ".join(score.superclasses).upper(), " ".join(score.flags)]
+            for score in scores
+        ]
+        print_rows(columns, rows)
+
+
 def _print_occlusion(score: "Score", found: "Occlusion", label: str, as_json: bool) -> None:
     from ecgbatch.records.leads import LEADS
 
@@ -145,16 +244,27 @@ def _print_occlusion(score: "Score", found: "Occlusion", label: str, as_json: bo
 
 def _scored(record: str, age: float | None, sex: int | None, wanted: str | None) -> "tuple[Scorer, Recording, Score]":
     """What `ecgbatch score` does with one file."""
+    from ecgbatch.records.recording import RecordError
+
+    scorer, score_file = _scorer(age, sex, wanted)
+    try:
+        return scorer, *score_file(record)
+    except RecordError as error:
+        raise EcgbatchError(f"{record}: {error}") from None
+
+
+def _scorer(age: float | None, sex: int | None, wanted: str | None) -> "tuple[Scorer, ScoreFile]":
+    """The resident model, and what reads and scores a file by it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # set before numpy comes
     from ecgbatch.models.score_files import read_file, score_recording
     from ecgbatch.models.scorer import Scorer
     from ecgbatch.models.weights.registry import Registry
-    from ecgbatch.records.recording import RecordError
 
     settings = load()
     scorer = Scorer(Registry(settings.model_dir).find(wanted or settings.model), settings.device, settings.kernel)
-    try:
-        recording = read_file(record, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
-        return scorer, recording, score_recording(scorer, recording, record, age, sex)
-    except RecordError as error:
-        raise EcgbatchError(f"{record}: {error}") from None
+
+    def score_file(file: str) -> "tuple[Recording, Score]":
+        recording = read_file(file, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+        return recording, score_recording(scorer, recording, file, age, sex)
+
+    return scorer, score_file

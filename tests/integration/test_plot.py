@@ -102,3 +102,9 @@ def test_what_cannot_be_drawn_is_one_line(
     said = command("plot", record_name or record, "--output", output, status=1).stderr
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def test_score_draws_each_file(record: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "new/pictures"
+    assert main(["score", str(record), "gone.hea", str(record), "--plot", str(pictures)]) == 3
+    assert sorted(path.name for path in pictures.iterdir()) == [f"{record.stem}-2.png", f"{record.stem}.png"]

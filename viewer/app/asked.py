@@ -1,0 +1,82 @@
+"""What the address of a job's page asks for: which records, in which order, from where on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from ecgbatch.db.browse import SORTS, Place, Wanted
+from ecgbatch.models.config import LABELS
+from ecgbatch.settings import EcgbatchError
+
+LONGEST_TEXT = 200
+MOST_ID = 10**18
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parts of an address, as texts; empty is what was not asked for.
+
+    show: `failed` for failures. superclass: with `least` and `most`, else at the model's threshold.
+    sort: one of SORTS, with a `-` before it the other way round.
+    """
+
+    show: str = ""
+    superclass: str = ""
+    least: str = ""
+    most: str = ""
+    flag: str = ""
+    reason: str = ""
+    text: str = ""
+    sort: str = ""
+    after: str = ""
+    before: str = ""
+
+    @classmethod
+    def of(cls, argument: Callable[..., Any]) -> "Asked":
+        """What a request asks for. Raises EcgbatchError for what makes no sense."""
+        asked = cls(**{name: str(argument(name, ""))[:LONGEST_TEXT].strip() for name in cls.__dataclass_fields__})
+        for name, value, known in (
+            ("superclass", asked.superclass, LABELS),
+            ("sort", asked.sort.removeprefix("-"), SORTS),
+            ("show", asked.show, ("failed",)),
+        ):
+            if value and value not in known:
+                raise EcgbatchError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        return asked
+
+    def address(self, **changes: str) -> str:
+        """The part of an address from its question mark on; from another place on unless `changes` names it."""
+        values = vars(replace(self, **({"after": "", "before": ""} | changes)))
+        return "?" + urlencode({name: value for name, value in values.items() if value})
+
+    def wanted(self, thresholds: dict[str, float]) -> Wanted:
+        """What is looked for, at a model's thresholds where nothing else is asked."""
+        least, most = _number("least", self.least, 0.0), _number("most", self.most, 1.0)
+        if self.superclass and not self.least and not self.most:
+            least = thresholds[self.superclass]
+        return Wanted(
+            self.superclass or None,
+            least,
+            most,
+            self.flag or None,
+            self.text or None,
+            self.sort.removeprefix("-") or "id",
+            self.sort.startswith("-"),
+        )
+
+    def place(self) -> Place:
+        return Place(_id("after", self.after), _id("before", self.before))
+
+
+def _number(name: str, text: str, otherwise: float) -> float:
+    try:
+        return float(text.replace(",", ".")) if text else otherwise
+    except ValueError:
+        raise EcgbatchError(f"{name} is a number from 0 to 1, not {text!r}") from None
+
+
+def _id(name: str, text: str) -> int | None:
+    if text and not (text.isdecimal() and int(text) < MOST_ID):
+        raise EcgbatchError(f"{name} is the number of a record, not {text!r}")
+    return int(text) if text else None
