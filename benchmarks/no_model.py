@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ecgbatch.db.schema import Windows
 from ecgbatch.models.scorer import USUAL_BATCH
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Recording, Window
 from ecgbatch.settings import Settings, load
-from ecgbatch.worker.pipeline import Stages
+from ecgbatch.worker.pipeline import Extent, Stages
 from ecgbatch.worker.start import run_worker
 
 WINDOWS = [Window(None, Recording(np.empty((0, len(LEADS))), "0" * 64, ()))]
@@ -28,6 +27,7 @@ class NoModel:
 
     device = "cpu"
     batch_size = USUAL_BATCH["cpu", "compiled"]
+    lead_sets = ()
 
     def metadata(self, age: float | None, sex: float | None) -> Any:
         return (60.0, 0.0), ()
@@ -38,8 +38,11 @@ class NoModel:
     def score(self, cleaned: Any, metadata: Any) -> Any:
         return np.full((len(metadata), 5), 0.5, np.float32)
 
+    def uncertain(self, probabilities: Any) -> Any:
+        return ()
 
-def read(settings: Settings, root: Path, windows: Windows, record: str) -> Sequence[Window]:
+
+def read(settings: Settings, root: Path, extent: Extent, record: str) -> Sequence[Window]:
     return WINDOWS
 
 

@@ -14,6 +14,7 @@ from ecgbatch.db.jobs import OPEN, finish_if_complete, note_activity, recount
 from ecgbatch.db.outcomes import Failure, Prediction
 from ecgbatch.db.schema import (
     ChunkState,
+    LeadsMissing,
     Windows,
     archives,
     chunks,
@@ -35,13 +36,14 @@ ACTIVITY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What the chunks of a job have in common: the archive's folder, the model's fingerprint, the windows."""
+    """What the chunks of a job have in common: the archive's folder, the model's fingerprint, how records are read."""
 
     job_id: int
     root: str
     model_id: int
     model: str
     windows: Windows
+    leads_missing: LeadsMissing
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,10 @@ _RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=_RENE
 
 def plan_of(connection: Connection, job_id: int) -> JobPlan | None:
     """What a worker must know to work on a job; None if there is no such job."""
-    columns = (jobs.c.id, archives.c.root, jobs.c.model_id, models.c.fingerprint, jobs.c.windows)
+    columns = (jobs.c.id, archives.c.root, jobs.c.model_id, models.c.fingerprint, jobs.c.windows, jobs.c.leads_missing)
     plan = sa.select(*columns).join_from(jobs, models).join(archives, archives.c.id == jobs.c.archive_id)
     found = connection.execute(plan.where(jobs.c.id == job_id)).one_or_none()
-    return found and JobPlan(*found[:4], Windows(found.windows))
+    return found and JobPlan(*found[:4], Windows(found.windows), LeadsMissing(found.leads_missing))
 
 
 def claim(

@@ -13,6 +13,7 @@ from ecgbatch.db.functions import Now, SecondsBetween, TextIn
 from ecgbatch.db.schema import (
     ChunkState,
     JobState,
+    LeadsMissing,
     Priority,
     Rescore,
     Windows,
@@ -71,16 +72,18 @@ def open_job(
     priority: Priority,
     rescore: Rescore = Rescore.NONE,
     windows: Windows = Windows.FIRST,
+    leads_missing: LeadsMissing = LeadsMissing.REFUSE,
 ) -> tuple[int, bool]:
     """The job that scores this archive by this model in this way, and whether it was there already, unfinished.
 
     Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice. Raises
     EcgbatchError for an unfinished job that is to score other records again than `rescore` says, and while an open job
-    of the same archive and model takes other windows.
+    of the same archive and model takes other windows or treats missing leads otherwise.
     """
-    _refuse_beside_other_windows(connection, archive_id, model_id, windows)
-    same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id) & (jobs.c.windows == windows)
-    unfinished = sa.select(jobs.c.id).where(same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
+    of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
+    same = _way_is(windows, leads_missing)
+    _refuse_beside_another_way(connection, of_both, same)
+    unfinished = sa.select(jobs.c.id).where(of_both, same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
         own, _ = way_of(connection, job_id)
@@ -93,20 +96,27 @@ def open_job(
         opened = dict(state=JobState.ENQUEUEING, priority=priority, finished_at=None, active_at=None)
         connection.execute(reopen.values(opened))
         return job_id, True
-    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, rescore=rescore, windows=windows, total=0)
+    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
+    row |= dict(rescore=rescore, windows=windows, leads_missing=leads_missing)
     insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
 
 
-def _refuse_beside_other_windows(connection: Connection, archive_id: int, model_id: int, windows: Windows) -> None:
+def _way_is(windows: str, leads_missing: str) -> sa.ColumnElement[bool]:
+    return (jobs.c.windows == windows) & (jobs.c.leads_missing == leads_missing)
+
+
+def _refuse_beside_another_way(
+    connection: Connection, archive_and_model: sa.ColumnElement[bool], way: sa.ColumnElement[bool]
+) -> None:
     """Two jobs at once that score the same records in two ways would each take the other's predictions for its own."""
-    same = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
-    other = sa.select(jobs.c.id, jobs.c.windows).where(same, jobs.c.state.in_(OPEN), jobs.c.windows != windows)
+    other = sa.select(jobs.c.id, jobs.c.windows, jobs.c.leads_missing)
+    other = other.where(archive_and_model, ~way, jobs.c.state.in_(OPEN))
     found = connection.execute(other.order_by(jobs.c.id)).first()
     if found is not None:
         raise EcgbatchError(
-            f"job {found.id} of this archive and model is not finished and has --windows {found.windows}: let it go on "
-            f"with that, or stop it (`ecgbatch cancel {found.id}`)"
+            f"job {found.id} of this archive and model is not finished and has --windows {found.windows} "
+            f"--leads-missing {found.leads_missing}: let it go on with that, or stop it (`ecgbatch cancel {found.id}`)"
         )
 
 
@@ -268,9 +278,10 @@ def retry(connection: Connection, job_id: int, reason: str | None) -> int:
     A cancelled job goes on; a finished one without such failures stays as it is. Raises EcgbatchError while an open job
     of the same archive and model takes other windows.
     """
-    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows).where(jobs.c.id == job_id)
-    archive_id, model_id, windows = connection.execute(of_job).one()
-    _refuse_beside_other_windows(connection, archive_id, model_id, Windows(windows))
+    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows, jobs.c.leads_missing)
+    archive_id, model_id, *way = connection.execute(of_job.where(jobs.c.id == job_id)).one()
+    of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
+    _refuse_beside_another_way(connection, of_both, _way_is(*way))
     mine = failures.c.job_id == job_id
     if reason is not None:
         mine &= failures.c.reason == reason

@@ -17,6 +17,7 @@ from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.functions import Now, SecondsBetween, SecondsFromNow
 from ecgbatch.db.schema import ChunkState, archives, chunks, failures, job_items, jobs, models, predictions, workers
+from ecgbatch.records.recording import flag_of
 from ecgbatch.settings import EcgbatchError
 
 DAY_SECONDS = 86_400
@@ -107,7 +108,7 @@ def _flags(connection: Connection, recent: list[_Job]) -> GaugeMetricFamily:
         counts: Counter[str] = Counter()
         found = connection.execute(query.group_by(predictions.c.flags), {"job": job.id, "model": job.model_id})
         for flags, count in found:
-            counts.update(dict.fromkeys(flags.split(","), count))
+            counts.update(dict.fromkeys(map(flag_of, flags.split(",")), count))
         for flag, count in counts.items():
             gauge.add_metric([*job.labels, flag], count)
     return gauge

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db.reports import Progress, progress
 from ecgbatch.db.schema import archives, failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.records.recording import flag_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def flags_of(connection: Connection, job_id: int) -> dict[str, int]:
     query = query.where(job_items.c.job_id == job_id, predictions.c.flags != "").group_by(predictions.c.flags)
     counts: Counter[str] = Counter()
     for flags, records in connection.execute(query):
-        counts.update(dict.fromkeys(flags.split(","), records))
+        counts.update(dict.fromkeys(map(flag_of, flags.split(",")), records))
     return dict(counts.most_common())
 
 

@@ -41,6 +41,13 @@ class Windows(StrEnum):
     ALL = "all"
 
 
+class LeadsMissing(StrEnum):
+    """What becomes of a record with fewer than twelve leads: a failure, or scored where the model takes its leads."""
+
+    REFUSE = "refuse"
+    SCORE = "score"
+
+
 class Rescore(StrEnum):
     """Which records a job scores again that its model has scored before."""
 
@@ -118,6 +125,7 @@ jobs = sa.Table(
     sa.Column("rescore", sa.Text, nullable=False, server_default=Rescore.NONE),
     sa.Column("active_at", UtcTime),
     sa.Column("worked_seconds", sa.Float, nullable=False, server_default="0"),
+    sa.Column("leads_missing", sa.Text, nullable=False, server_default=LeadsMissing.REFUSE),
 )
 
 chunks = sa.Table(

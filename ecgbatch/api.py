@@ -4,7 +4,7 @@ Each takes its settings as an argument; without them those of the environment (E
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,15 +46,18 @@ def load_model(
         return Scorer(Registry(Path(folder)).add("checkpoint", "0", config, weights, values), *kind)
 
 
-def read(path: str | Path, *, settings: Settings | None = None) -> "Recording":
+def read(
+    path: str | Path, *, lead_sets: Collection[str] | None = None, settings: Settings | None = None
+) -> "Recording":
     """One record of any supported format: (T, 12) millivolts at 100 Hz, and what the file tells of it.
 
-    `path` is a file, for WFDB its header or signal file, or `FILE::ID` for one record of many. Raises RecordError.
+    `path` is a file, for WFDB its header or signal file, or `FILE::ID` for one record of many. One with
+    fewer than twelve leads is refused, but for those of `lead_sets`, as `scorer.lead_sets`. Raises RecordError.
     """
     from ecgbatch.models.score_files import read_file
 
     settings = settings or load()
-    return read_file(path, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+    return read_file(path, min_seconds=settings.min_seconds, follow_links=settings.follow_links, lead_sets=lead_sets)
 
 
 def score(
@@ -68,7 +71,8 @@ def score(
     """Scores records: paths as `read` takes them, or what `read` gave.
 
     `age` (years) and `sex` (0 male, 1 female) go before what the files tell. Raises RecordError for the first that
-    cannot be scored. For arrays there is `score_signals`.
+    cannot be scored, such as a path to one with fewer than twelve leads: `read` takes these with `lead_sets`. For
+    arrays there is `score_signals`.
     """
     from ecgbatch.models.score_files import score_recording
     from ecgbatch.records.recording import Recording

@@ -11,6 +11,14 @@ PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+if_leads_are_missing = click.option(
+    "--leads-missing",
+    type=click.Choice(["refuse", "score"]),
+    default="refuse",
+    show_default=True,
+    help="Score: by as few leads as the model is declared for, flagged `leads_missing`.",
+)
+
 
 class Command(click.Command):
     """A command whose help ends with an example that can be typed as it stands."""
@@ -44,6 +52,7 @@ def of_a_record(function: F) -> F:
             help="Default: as the file tells it.",
         ),
         click.option("--model", "wanted", metavar="NAME[:VERSION]", help="The model; default: ECGBATCH_MODEL."),
+        if_leads_are_missing,
     )
     for option in reversed(options):
         function = option(function)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ecgbatch.records.archives.search import PassedOver, Search
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.reading import read
-from ecgbatch.records.recording import MIN_SECONDS, Reason, RecordError, Recording
+from ecgbatch.records.recording import MIN_SECONDS, Flag, Reason, RecordError, Recording, flag_about
 from ecgbatch.settings import EcgbatchError
 
 HEADER = ".hea"
@@ -43,13 +43,20 @@ class Score:
     input_sha256: str
 
 
-def read_file(path: str | Path, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False) -> Recording:
+def read_file(
+    path: str | Path,
+    *,
+    min_seconds: float = MIN_SECONDS,
+    follow_links: bool = False,
+    lead_sets: Collection[str] | None = None,
+) -> Recording:
     """Reads one record of any format: a file, for WFDB its header or signal file, or `FILE::ID` for one of many.
 
-    Raises RecordError.
+    `lead_sets` as `records.reading.read` takes them. Raises RecordError.
     """
     folder, name, member = _place(str(path))
-    recording = read(folder, write_down(name, member), min_seconds=min_seconds, follow_links=follow_links)
+    record = write_down(name, member)
+    recording = read(folder, record, min_seconds=min_seconds, follow_links=follow_links, lead_sets=lead_sets)
     if recording.format != "wfdb":
         return recording
     _, comments = Search(folder, follow_links, PassedOver()).header(name)  # as an archive's listing has them
@@ -61,6 +68,8 @@ def score_recording(
     scorer: Scorer, recording: Recording, path: str = "", age: float | None = None, sex: int | None = None
 ) -> Score:
     """Scores what was read; `age` and `sex` go before what the file tells. Raises RecordError."""
+    if recording.lead_set is not None and recording.lead_set not in scorer.lead_sets:
+        raise RecordError(Reason.MISSING_LEAD, f"{scorer.model} is not declared for {recording.lead_set} alone")
     age = recording.age if age is None else age
     sex = recording.sex if sex is None else sex
     metadata, filled_in = scorer.metadata(age, sex)
@@ -68,13 +77,16 @@ def score_recording(
     [probabilities] = scorer.score(cleaned, np.array([metadata], np.float32)).tolist()
     if not all(map(math.isfinite, probabilities)):
         raise RecordError(Reason.NOT_FINITE, "the model's probabilities are not numbers", stage="score")
+    flags = {*recording.flags, *filled_in, *quality.of_leads(recording.lead_set).flags()}
+    if uncertain := scorer.uncertain(probabilities):
+        flags.add(flag_about(Flag.UNCERTAIN, *uncertain))
     by_label = dict(zip(LABELS, probabilities, strict=True))
     thresholds = scorer.model.thresholds
     return Score(
         path,
         by_label,
         tuple(label for label in LABELS if by_label[label] >= thresholds[label]),
-        tuple(sorted({*recording.flags, *filled_in, *quality.flags()})),
+        tuple(sorted(flags)),
         age,
         sex,
         recording.sha256,

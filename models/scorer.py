@@ -1,6 +1,7 @@
 """A model that stays in memory and scores batches of recordings."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,8 @@ KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
 USUAL_BATCH = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
 """Records in a batch, by device and kernel; the compiled kernel is as fast at any size."""
+NEVER = (math.inf, -math.inf)
+"""Limits that no probability lies between."""
 LARGEST_BATCH_ON_CPU = 64
 """With more records, torch takes over 400 MB and is a few per cent faster at best."""
 
@@ -45,6 +48,8 @@ class Scorer:
     def __init__(self, model: Model, device: str = "cpu", kernel: str = "auto", batch_size: int | None = None) -> None:
         self.model = model
         self.device = device
+        self._lead_sets = frozenset(model.lead_sets)
+        self._limits = [model.uncertain.get(label, NEVER) for label in LABELS]
         self.kernel = choose_kernel(model.config, device, kernel)
         self.batch_size = batch_size or USUAL_BATCH[device, self.kernel]
         if device == "cpu":
@@ -69,6 +74,16 @@ class Scorer:
             self._network = TorchNetwork(model.weights(), model.config)
             self._clean = partial(_clean_in_numpy, normalization=model.normalization)
         self._warm_up()
+
+    @property
+    def lead_sets(self) -> Collection[str]:
+        """Of fewer than twelve leads, the sets that the model is declared for."""
+        return self._lead_sets
+
+    def uncertain(self, probabilities: Sequence[float]) -> list[str]:
+        """Of a record's five probabilities, the superclasses of which neither presence nor absence is ruled out."""
+        limits = zip(LABELS, probabilities, self._limits, strict=True)
+        return [label for label, probability, (low, high) in limits if low <= probability <= high]
 
     def clean(self, signals: NDArray[np.float64]) -> tuple[Cleaned, list[Quality]]:
         """(B, T, 12) in mV at 100 Hz -> filtered and normalised, as `score` takes it, and the quality of each."""

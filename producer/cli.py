@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, columns_by_role, command
+from ecgbatch.commands import PATH, as_json, columns_by_role, command, if_leads_are_missing
 from ecgbatch.printing import print_note, print_rows, say
 from ecgbatch.settings import Settings, load
 
@@ -61,6 +61,7 @@ def archive_options(function: F) -> F:
             type=click.Choice(["changed", "all"]),
             help="Also score again what the model has scored before: what has changed since (files, age, sex), or all.",
         ),
+        if_leads_are_missing,
         click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )
     for option in reversed(options):
@@ -82,6 +83,7 @@ def run(
     priority: Literal["normal", "high"],
     windows: str,
     rescore: str | None,
+    leads_missing: str,
     dry_run: bool,
     **how: Any,
 ) -> int:
@@ -106,7 +108,7 @@ def run(
     database, network = _prepare(settings)
     found = Archive(root, follow_links=settings.follow_links, **how)
     try:
-        progress = run_archive(settings, database, network, found, priority, rescore, windows)
+        progress = run_archive(settings, database, network, found, priority, rescore, windows, leads_missing)
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
@@ -127,6 +129,7 @@ def enqueue(
     priority: Literal["normal", "high"],
     windows: str,
     rescore: str | None,
+    leads_missing: str,
     dry_run: bool,
     **how: Any,
 ) -> None:
@@ -144,7 +147,7 @@ def enqueue(
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(enqueue_archive(settings, database, network, found, priority, rescore, windows))
+    print(enqueue_archive(settings, database, network, found, priority, rescore, windows, leads_missing))
 
 
 @command(example="ecgbatch status --watch")

@@ -11,11 +11,12 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import jobs, reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
-from ecgbatch.db.schema import Priority, Rescore, Windows
+from ecgbatch.db.schema import LeadsMissing, Priority, Rescore, Windows
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
 from ecgbatch.producer.progress import ProgressLine
 from ecgbatch.records.archives.finding import Archive
+from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Record, RecordError
@@ -31,12 +32,18 @@ SMALLEST_CHUNK = 8
 
 
 def open_job(
-    connection: Connection, root: Path, model: Model, priority: Priority, rescore: Rescore, windows: Windows
+    connection: Connection,
+    root: Path,
+    model: Model,
+    priority: Priority,
+    rescore: Rescore,
+    windows: Windows,
+    leads_missing: LeadsMissing,
 ) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
     archive_id = jobs.register_archive(connection, write_down(root.name), write_down(url_of(root) or str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows)
+    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows, leads_missing)
 
 
 @dataclass
@@ -102,7 +109,7 @@ def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredB
     if record.age not in (None, before.age) or record.sex not in (None, before.sex):
         return True
     try:
-        recording = read(root, record.path, min_seconds=0, follow_links=settings.follow_links)
+        recording = read(root, record.path, min_seconds=0, follow_links=settings.follow_links, lead_sets=LEAD_SETS)
     except RecordError:
         return True
     return recording.sha256 != before.input_sha256
@@ -116,6 +123,7 @@ def enqueue_archive(
     priority: str,
     rescore: str | None = None,
     windows: str = Windows.FIRST,
+    leads_missing: str = LeadsMissing.REFUSE,
 ) -> int:
     """Makes or continues the job of an archive and a model and says what it holds; returns its id.
 
@@ -123,7 +131,7 @@ def enqueue_archive(
     """
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
-    way = Priority(priority), Rescore(rescore or "none"), Windows(windows)
+    way = Priority(priority), Rescore(rescore or "none"), Windows(windows), LeadsMissing(leads_missing)
     job_id, continued = database.write(open_job, archive.root, model, *way)
     line = ProgressLine()
     try:

@@ -20,7 +20,7 @@ from ecgbatch import urls
 from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
-from ecgbatch.db.schema import Windows
+from ecgbatch.db.schema import LeadsMissing, Windows
 from ecgbatch.db.workers import presence
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
@@ -44,6 +44,7 @@ def run_archive(
     priority: str,
     rescore: str | None = None,
     windows: str = Windows.FIRST,
+    leads_missing: str = LeadsMissing.REFUSE,
 ) -> Progress:
     """Scores an archive on this machine and shows how far it is, on standard error; returns the job as it ended.
 
@@ -53,7 +54,7 @@ def run_archive(
         if given.redis_url is None:
             database.write(dispatch.unqueue_all)
         with workers(settings, database) as started:  # which get ready while the archive is listed
-            job_id = enqueue_archive(settings, database, model, archive, priority, rescore, windows)
+            job_id = enqueue_archive(settings, database, model, archive, priority, rescore, windows, leads_missing)
             with database.read() as connection:
                 [progress] = reports.progress(connection, job_id)
             if not progress.ended:

@@ -1,6 +1,7 @@
 """From what a file holds to what the model takes: the steps that all formats share."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.records import quality
-from ecgbatch.records.leads import LEADS, derive_limb_leads, find_leads
+from ecgbatch.records.leads import as_twelve, find_leads
 from ecgbatch.records.recording import (
     GAP_SHARE,
     HIGHEST_RATE,
@@ -21,6 +22,7 @@ from ecgbatch.records.recording import (
     RecordError,
     Recording,
     Window,
+    flag_about,
 )
 from ecgbatch.records.resampling import resample
 
@@ -81,18 +83,18 @@ def frames_in(seconds: float | Fraction, rate: Fraction) -> int:
     return math.ceil(min(Fraction(seconds), FULL_SECONDS) * rate)
 
 
-def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
+def finish(decoded: Decoded, sha256: str, min_seconds: float, lead_sets: Collection[str] | None = None) -> Recording:
     """Chooses and derives leads, cuts to ten seconds at most, fills small gaps, resamples, and flags what it did.
 
     Where all leads are zero or missing for a while at an end, nothing was recorded there: such ends are cut off first.
-    What is left is kept at its own length.
+    What is left is kept at its own length. `lead_sets` as `find_leads` takes them.
 
     Raises RecordError: `missing_lead`, `no_signal`, `wrong_duration`, `not_finite`, `no_sampling_rate`,
     `unsupported_rate`.
     """
     rate = rational_rate(decoded.rate)
-    leads = find_leads(decoded.leads)
-    signal = _columns(decoded.millivolts, list(leads.values()))
+    leads = find_leads(decoded.leads, lead_sets)
+    signal = _columns(decoded.millivolts, list(leads.columns.values()))
     length = len(signal) if decoded.length is None else decoded.length
     start, stop = _recorded(signal, math.ceil(SECONDS * rate), math.ceil(ZERO_SECONDS * rate))
     signal = signal[start:stop]
@@ -102,13 +104,13 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
     extremes = quality.extremes(signal)
     has_gaps = not np.isfinite(extremes).all()
     if has_gaps:
-        signal = _without_gaps(signal, list(leads))
+        signal = _without_gaps(signal, list(leads.columns))
         extremes = quality.extremes(signal)
     constant = extremes.highest == extremes.lowest
     if constant.all():
         raise RecordError(Reason.NO_SIGNAL, "every lead is constant")
     noticed = {
-        Flag.LEADS_DERIVED: len(leads) < len(LEADS),
+        Flag.LEADS_DERIVED: leads.are_derived,
         Flag.GAP_FILLED: has_gaps,
         Flag.FLAT_LEAD: bool(constant.any()),
         Flag.CLIPPED: quality.is_clipped(signal, extremes, rate),
@@ -116,24 +118,28 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float) -> Recording:
         Flag.CROPPED: length - start > math.ceil(SECONDS * rate),
         Flag.RESAMPLED: rate != SAMPLING_RATE,
     }
-    if noticed[Flag.LEADS_DERIVED]:
-        signal = derive_limb_leads(signal, list(leads))
+    if leads.are_derived or leads.lead_set:
+        signal = as_twelve(signal, list(leads.columns), leads.lead_set)
     if noticed[Flag.RESAMPLED]:
         signal = resample(signal, rate)[:SAMPLES]
-    flags = decoded.flags | {flag for flag, seen in noticed.items() if seen}
+    flags: set[str] = {*decoded.flags, *(flag for flag, seen in noticed.items() if seen)}
+    if leads.lead_set:
+        flags.add(flag_about(Flag.LEADS_MISSING, leads.lead_set))
     signal = np.ascontiguousarray(signal)
     age, sex, device = decoded.age, decoded.sex, decoded.device
-    return Recording(signal, sha256, tuple(sorted(flags)), age, sex, decoded.format, device)
+    return Recording(signal, sha256, tuple(sorted(flags)), age, sex, decoded.format, device, leads.lead_set)
 
 
-def finish_windows(decoded: Decoded, sha256: str, min_seconds: float) -> list[Window]:
+def finish_windows(
+    decoded: Decoded, sha256: str, min_seconds: float, lead_sets: Collection[str] | None = None
+) -> list[Window]:
     """All of a record in pieces of ten seconds, each made as `finish` makes the first; the last may be shorter.
 
     Pieces that cannot be scored are left out, which is flagged `cropped`. Raises what `finish` does, if none can be.
     """
     rate = rational_rate(decoded.rate)
     most = math.ceil(SECONDS * rate)
-    signal = _columns(decoded.millivolts, list(find_leads(decoded.leads).values()))
+    signal = _columns(decoded.millivolts, list(find_leads(decoded.leads, lead_sets).columns.values()))
     start, stop = _recorded(signal, len(signal), math.ceil(ZERO_SECONDS * rate))
     is_one = stop - start <= most and not decoded.is_cut
     windows: list[Window] = []
@@ -141,7 +147,7 @@ def finish_windows(decoded: Decoded, sha256: str, min_seconds: float) -> list[Wi
     for at in range(start, stop, most):
         piece = replace(decoded, millivolts=decoded.millivolts[at : min(at + most, stop)], length=None)
         try:
-            windows.append(Window(None if is_one else at / float(rate), finish(piece, sha256, min_seconds)))
+            windows.append(Window(None if is_one else at / float(rate), finish(piece, sha256, min_seconds, lead_sets)))
         except RecordError as error:
             refused = refused or error
     if refused and not windows:

@@ -1,6 +1,7 @@
-"""The twelve leads: their names in other archives, and how limb leads follow from each other."""
+"""The twelve leads: their names in other archives, how limb leads follow from each other, and sets of fewer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,35 +51,65 @@ def lead_of(name: str) -> str | None:
     return _ALIASES.get(" ".join(words))
 
 
-def find_leads(names: Sequence[str]) -> dict[str, int]:
+class FoundLeads(NamedTuple):
     """Which signal is which lead, in the order of LEADS; of two signals of a lead the first.
 
-    Raises RecordError (`missing_lead`) if a lead is missing that does not follow from others.
+    lead_set: which of LEAD_SETS these are, or follow from them; None for all twelve.
+    """
+
+    columns: dict[str, int]
+    lead_set: str | None
+
+    @property
+    def are_derived(self) -> bool:
+        """Whether some of the leads follow from others."""
+        return any(lead not in self.columns for lead in leads_of(self.lead_set))
+
+
+def leads_of(lead_set: str | None) -> tuple[str, ...]:
+    """The leads of a set; all twelve for None."""
+    return LEADS if lead_set is None else LEAD_SETS[lead_set]
+
+
+def find_leads(names: Sequence[str], lead_sets: Collection[str] | None = None) -> FoundLeads:
+    """The twelve leads among a record's signals or, where some are missing, the most telling of `lead_sets`.
+
+    `lead_sets` are those of LEAD_SETS that will do, None if only all twelve will. Raises RecordError (`missing_lead`)
+    if a lead is missing that does not follow from others, and none of them is there.
     """
     found: dict[str, int] = {}
     for index, name in enumerate(names):
         if lead := lead_of(name):
             found.setdefault(lead, index)
-    limbs = [lead for lead in _FROM_I_AND_II if lead in found]
-    missing = [lead for lead in LEADS if lead not in found and (len(limbs) < 2 or lead not in _FROM_I_AND_II)]
-    if missing:
-        there = [lead for lead in LEADS if lead in found]
-        others = f" and {len(names) - len(there)} other signals" if len(names) > len(there) else ""
-        has = f"{', '.join(there) or 'none of the twelve'}{others}"
-        raise RecordError(Reason.MISSING_LEAD, f"the record has no lead {', '.join(missing)}; it has {has}")
-    return {lead: found[lead] for lead in LEADS if lead in found}
+    can_have = {*found, *LIMB_LEADS} if sum(lead in found for lead in LIMB_LEADS) >= 2 else set(found)
+    missing = [lead for lead in LEADS if lead not in can_have]
+    if not missing:
+        return FoundLeads({lead: found[lead] for lead in LEADS if lead in found}, None)
+    for name, leads in LEAD_SETS.items():
+        if name in (lead_sets or ()) and can_have.issuperset(leads):
+            needed = leads if set(leads) <= set(found) else (*leads, *LIMB_LEADS)
+            return FoundLeads({lead: found[lead] for lead in LEADS if lead in found and lead in needed}, name)
+    there = [lead for lead in LEADS if lead in found]
+    others = f" and {len(names) - len(there)} other signals" if len(names) > len(there) else ""
+    detail = f"the record has no lead {', '.join(missing)}; it has {', '.join(there) or 'none of the twelve'}{others}"
+    if lead_sets is not None:
+        detail += f"; of fewer leads the model takes {', '.join(n for n in LEAD_SETS if n in lead_sets) or 'none'}"
+    raise RecordError(Reason.MISSING_LEAD, detail)
 
 
-def derive_limb_leads(signal: NDArray[np.float64], leads: Sequence[str]) -> NDArray[np.float64]:
-    """(T, n) of the named leads, all chest leads and two limb leads or more -> (T, 12) in the order of LEADS.
+def as_twelve(signal: NDArray[np.float64], leads: Sequence[str], lead_set: str | None) -> NDArray[np.float64]:
+    """(T, n) of the named leads, as `find_leads` gives them -> (T, 12) in the order of LEADS.
 
-    What is missing follows from the first two limb leads that are there, by Einthoven and Goldberger.
+    Missing limb leads follow from the first two that are there, by Einthoven and Goldberger; leads that are not of the
+    set are zero.
     """
     column = {lead: signal[:, at] for at, lead in enumerate(leads)}
-    first, second = [lead for lead in LEADS if lead in column and lead in _FROM_I_AND_II][:2]
-    basis = np.array([_FROM_I_AND_II[first], _FROM_I_AND_II[second]])
-    for lead, parts in _FROM_I_AND_II.items():
-        if lead not in column:
-            of_first, of_second = np.linalg.solve(basis.T, parts)
-            column[lead] = of_first * column[first] + of_second * column[second]
-    return np.stack([column[lead] for lead in LEADS], axis=1)
+    limbs = [lead for lead in LIMB_LEADS if lead in column]
+    if len(limbs) >= 2:
+        basis = np.array([_FROM_I_AND_II[limbs[0]], _FROM_I_AND_II[limbs[1]]])
+        for lead, parts in _FROM_I_AND_II.items():
+            if lead not in column:
+                of_first, of_second = np.linalg.solve(basis.T, parts)
+                column[lead] = of_first * column[limbs[0]] + of_second * column[limbs[1]]
+    wanted, silent = leads_of(lead_set), np.zeros(len(signal))
+    return np.stack([column[lead] if lead in wanted else silent for lead in LEADS], axis=1)

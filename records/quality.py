@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgbatch.records.leads import leads_of
 from ecgbatch.records.recording import Flag
 
 LOWEST_AMPLITUDE, HIGHEST_AMPLITUDE = 0.33, 3.2
@@ -22,13 +23,18 @@ _HELD_SECONDS, _HELD_SAMPLES = 0.02, 5
 class Quality(NamedTuple):
     """Of a recording after the band-pass (`models.preprocessing`), at 100 Hz.
 
-    amplitude: millivolts; the median over the leads of the range from the 0.5th to the 99.5th percentile.
+    amplitude: millivolts; the median, over the leads that are not constant, of the range from the 0.5th to the 99.5th
+        percentile.
     limb_residual: root mean square of I + III - II over that of I, II and III together; 0 if that is below a
-        nanovolt, as of leads that are constant.
+        nanovolt, as of leads that are constant, and where not all three were recorded.
     """
 
     amplitude: float
     limb_residual: float
+
+    def of_leads(self, lead_set: str | None) -> "Quality":
+        """Of a recording that has only the leads of this set."""
+        return self if {"I", "II", "III"}.issubset(leads_of(lead_set)) else self._replace(limb_residual=0.0)
 
     def flags(self) -> set[Flag]:
         """What is implausible about them."""
@@ -43,12 +49,16 @@ class Quality(NamedTuple):
 def measure(filtered: NDArray[np.float64]) -> list[Quality]:
     """Of band-passed signals, (n, T, 12) mV at 100 Hz. `models.kernels.compiled.clean` gives the same."""
     low, high = np.percentile(filtered.transpose(0, 2, 1), [0.5, 99.5], axis=-1)  # (n, 12) each
+    ranges = np.sort(high - low, axis=-1)
+    silent_leads = (ranges < _SILENT_MILLIVOLTS).sum(axis=-1)
+    middle = np.stack([silent_leads + ranges.shape[-1] - 1, silent_leads + ranges.shape[-1]], axis=-1) // 2
+    amplitude = np.take_along_axis(ranges, middle.clip(max=ranges.shape[-1] - 1), axis=-1).mean(axis=-1)
     first, second, third = np.moveaxis(filtered[..., :3], -1, 0)
     contradiction = np.square(first + third - second).mean(-1)
     limbs = np.square(filtered[..., :3]).mean((-1, -2))
     silent = limbs < _SILENT_MILLIVOLTS**2
     residual = np.sqrt(np.divide(contradiction, limbs, out=np.zeros_like(limbs), where=~silent))
-    return [Quality(*each) for each in zip(np.median(high - low, axis=-1).tolist(), residual.tolist(), strict=True)]
+    return [Quality(*each) for each in zip(amplitude.tolist(), residual.tolist(), strict=True)]
 
 
 class Extremes(NamedTuple):

@@ -2,7 +2,7 @@
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,27 +35,40 @@ _FOREIGN_ERRORS = (
 )
 
 
-def read(root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False) -> Recording:
+def read(
+    root: Path,
+    record: str,
+    *,
+    min_seconds: float = MIN_SECONDS,
+    follow_links: bool = False,
+    lead_sets: Collection[str] | None = None,
+) -> Recording:
     """Reads the record at `record`, of whatever format its content has.
 
     `record` is relative to `root`, of WFDB without suffix, written as records/paths.py says. One of less than
-    `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with `follow_links`. Raises
-    RecordError, and nothing else but what a caller may use to interrupt.
+    `min_seconds` is refused. Symbolic links that lead out of `root` are followed only with `follow_links`. One with
+    fewer than twelve leads is refused, but for those of `lead_sets`, names of LEAD_SETS. Raises RecordError, and
+    nothing else but what a caller may use to interrupt.
     """
     with _own_errors():
         path, member = _locate(record)
         if member is None and (found := wfdb_compiled.read(root, path, min_seconds, follow_links)):
             return found
         files = Files(root, follow_links)
-        decoded = formats.decode(files, path, member, SECONDS)
+        decoded = formats.decode(files, path, member, SECONDS, lead_sets)
         if decoded.begins_with_nothing and decoded.is_cut:
             files = Files(root, follow_links)
-            decoded = formats.decode(files, path, member, SECONDS + SECONDS_OF_ZEROS)
-        return finish(decoded, files.sha256, min_seconds)
+            decoded = formats.decode(files, path, member, SECONDS + SECONDS_OF_ZEROS, lead_sets)
+        return finish(decoded, files.sha256, min_seconds, lead_sets)
 
 
 def read_windows(
-    root: Path, record: str, *, min_seconds: float = MIN_SECONDS, follow_links: bool = False
+    root: Path,
+    record: str,
+    *,
+    min_seconds: float = MIN_SECONDS,
+    follow_links: bool = False,
+    lead_sets: Collection[str] | None = None,
 ) -> list[Window]:
     """As `read`, but all of the record in windows of ten seconds, up to its first hour; the last may be shorter.
 
@@ -69,8 +82,8 @@ def read_windows(
         if found and Flag.CROPPED not in found.flags:
             return [Window(None, found)]
         files = Files(root, follow_links)
-        decoded = formats.decode(files, path, member, MOST_SECONDS)
-        return finish_windows(decoded, files.sha256, min_seconds)
+        decoded = formats.decode(files, path, member, MOST_SECONDS, lead_sets)
+        return finish_windows(decoded, files.sha256, min_seconds, lead_sets)
 
 
 def _locate(record: str) -> tuple[str, str | None]:

@@ -67,12 +67,24 @@ class Flag(_Explained):
     CROPPED = "cropped", f"only part was scored: the first {SECONDS} seconds, or the windows that could be"
     SHORT = "short", "shorter than 9.9 seconds, after zeros at its ends were cut off: scored at its own length"
     LEADS_DERIVED = "leads_derived", "limb leads that were not there were computed from two that were"
+    UNCERTAIN = "uncertain", "of the superclasses that it names, neither presence nor absence is ruled out"
+    LEADS_MISSING = "leads_missing", "scored by the leads that it names alone, all others silent"
     GAP_FILLED = "gap_filled", f"missing samples, at most {GAP_SHARE:.0%} of a lead, were interpolated"
     FLAT_LEAD = "flat_lead", "a lead is constant"
     CLIPPED = "clipped", "a lead stays at its highest or lowest value, as a saturated amplifier does"
     CHECKSUM_MISMATCH = "checksum_mismatch", "a lead's samples do not add up to the header's checksum"
     AMPLITUDE_IMPLAUSIBLE = "amplitude_implausible", "waves far too large or too small: the gain or the units are wrong"
     LIMB_LEADS_CONTRADICT = "limb_leads_contradict", "I + III is not II: leads have wrong gains, or are mixed up"
+
+
+def flag_about(flag: Flag, *names: str) -> str:
+    """A flag that says of what, as it stands in a row: `uncertain:mi+hyp`."""
+    return f"{flag}:{'+'.join(names)}"
+
+
+def flag_of(text: str) -> str:
+    """The flag of a row without what some say more: `leads_missing` of `leads_missing:limb`."""
+    return text.partition(":")[0]
 
 
 class RecordError(Exception):
@@ -111,18 +123,20 @@ class Recording:
     sha256: hexadecimal digest of the record's files one after the other; for WFDB `cat RECORD.hea SIGNAL_FILE...`,
         signal files in header order; for a record of several segments `cat RECORD.hea SEGMENT.hea SIGNAL_FILE...`,
         segments as far as they were read.
-    flags: sorted.
+    flags: sorted; each a `Flag`, `leads_missing` followed by a colon and the lead set.
     age, sex, device: as the file itself tells them; None if it does not.
     format: `wfdb`, or what other format the file had.
+    lead_set: of `LEAD_SETS`, all whose leads the signal has, all others being zero; None for twelve leads.
     """
 
     signal: NDArray[np.float64]
     sha256: str
-    flags: tuple[Flag, ...]
+    flags: tuple[str, ...]
     age: float | None = None
     sex: int | None = None
     format: str = "wfdb"
     device: str | None = None
+    lead_set: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,14 +34,7 @@ in_rows = click.option("--rows", is_flag=True, help="One lead a row, 12x1; defau
 @of_a_record
 @click.option("--plot", "pictures", type=PATH, metavar="FOLDER", help="Also draw each, as `plot` does: a .png there.")
 @as_json
-def score(
-    files: tuple[str, ...],
-    age: float | None,
-    sex: int | None,
-    wanted: str | None,
-    pictures: Path | None,
-    as_json: bool,
-) -> int:
+def score(files: tuple[str, ...], pictures: Path | None, as_json: bool, **how: Any) -> int:
     """Score a few files here and now.
 
     It needs no server and no database, and keeps nothing: probabilities, superclasses and flags are printed. Ends with
@@ -50,7 +44,7 @@ def score(
 
     if pictures is not None:
         _need_folder(pictures)
-    scorer, score_file = _scorer(age, sex, wanted)
+    scorer, score_file = _scorer(**how)
     scores, failures = [], []
     for file in files:
         try:
@@ -82,9 +76,7 @@ def score(
 @of_a_record
 @in_rows
 @click.option("--raw", is_flag=True, help="Draw what was recorded; default: what was scored, after the filters.")
-def plot(
-    record: str, output: Path, age: float | None, sex: int | None, wanted: str | None, rows: bool, raw: bool
-) -> None:
+def plot(record: str, output: Path, rows: bool, raw: bool, **how: Any) -> None:
     """Draw a record's twelve leads on ECG paper, with its scores.
 
     25 mm/s and 10 mm/mV, at true scale; a record of larger waves is drawn at half the gain or less, which the sheet
@@ -96,7 +88,7 @@ def plot(
     from ecgbatch.viewer.sheet import Sheet, draw, kind_of
 
     kind = kind_of(output)
-    scorer, recording, score = _scored(record, age, sex, wanted)
+    scorer, recording, score = _scored(record, how)
     signal = recording.signal if raw else filtered(recording.signal[None])[0]
     shown = "as recorded, at 100 Hz" if raw else AS_SCORED
     with saved(output) as file:
@@ -119,10 +111,8 @@ def explain(
     record: str,
     output: Path | None,
     superclass: str | None,
-    age: float | None,
-    sex: int | None,
-    wanted: str | None,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Tell what a record's score hangs on.
 
@@ -135,7 +125,7 @@ def explain(
     from ecgbatch.viewer.sheet import Sheet, draw, kind_of
 
     kind = None if output is None else kind_of(output)
-    scorer, recording, score = _scored(record, age, sex, wanted)
+    scorer, recording, score = _scored(record, how)
     signal = filtered(recording.signal[None])[0]
     found = occlusion.occlude(scorer, signal, scorer.metadata(score.age, score.sex).values)
     label = superclass or max(score.probabilities, key=score.probabilities.__getitem__)
@@ -242,19 +232,19 @@ def _print_occlusion(score: "Score", found: "Occlusion", label: str, as_json: bo
     print_rows(columns, rows)
 
 
-def _scored(record: str, age: float | None, sex: int | None, wanted: str | None) -> "tuple[Scorer, Recording, Score]":
+def _scored(record: str, how: dict[str, Any]) -> "tuple[Scorer, Recording, Score]":
     """What `ecgbatch score` does with one file."""
     from ecgbatch.records.recording import RecordError
 
-    scorer, score_file = _scorer(age, sex, wanted)
+    scorer, score_file = _scorer(**how)
     try:
         return scorer, *score_file(record)
     except RecordError as error:
         raise EcgbatchError(f"{record}: {error}") from None
 
 
-def _scorer(age: float | None, sex: int | None, wanted: str | None) -> "tuple[Scorer, ScoreFile]":
-    """The resident model, and what reads and scores a file by it."""
+def _scorer(age: float | None, sex: int | None, wanted: str | None, leads_missing: str) -> "tuple[Scorer, ScoreFile]":
+    """The resident model, and what reads and scores a file by it; takes the options `of_a_record`."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # set before numpy comes
     from ecgbatch.models.score_files import read_file, score_recording
     from ecgbatch.models.scorer import Scorer
@@ -262,9 +252,11 @@ def _scorer(age: float | None, sex: int | None, wanted: str | None) -> "tuple[Sc
 
     settings = load()
     scorer = Scorer(Registry(settings.model_dir).find(wanted or settings.model), settings.device, settings.kernel)
+    lead_sets = scorer.lead_sets if leads_missing == "score" else None
+    read = partial(read_file, min_seconds=settings.min_seconds, follow_links=settings.follow_links, lead_sets=lead_sets)
 
     def score_file(file: str) -> "tuple[Recording, Score]":
-        recording = read_file(file, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+        recording = read(file)
         return recording, score_recording(scorer, recording, file, age, sex)
 
     return scorer, score_file

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ecgbatch.db.scored import Scored
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.figures import AGE_GROUPS, SEXES, age_group
+from ecgbatch.records.recording import flag_of
 
 BINS = 20
 """Of a probability's distribution, all of the same width."""
@@ -85,7 +86,8 @@ def _add(summary: Summary, block: list[Scored], thresholds: NDArray[np.float64])
         for group in (("age", age_group(record.age)), ("sex", SEXES.get(record.sex, "unknown"))):
             summary.groups[group].records += 1
             summary.groups[group].found += superclasses
-        summary.flags.update(record.flags)
-        for flag in record.flags:
+        flags = [flag_of(flag) for flag in record.flags]
+        summary.flags.update(flags)
+        for flag in flags:
             if flag not in FLAGS_WITHOUT_A_PICTURE:
                 summary.flagged.setdefault(flag, record)

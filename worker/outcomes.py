@@ -1,7 +1,7 @@
 """What records come to: the windows of each put together again after scoring."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from ecgbatch.db import outcomes as db
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction, Probabilities
 from ecgbatch.records.quality import Quality
-from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Window
+from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Window, flag_about, flag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ Scored: TypeAlias = tuple[ReadWindow, Probabilities]
 class Outcomes:
     """Makes outcomes of scored windows. What fails is a record: if one of its windows does, no other counts."""
 
-    def __init__(self, refused: frozenset[str]) -> None:
+    def __init__(self, refused: frozenset[str], uncertain: Callable[[Probabilities], Sequence[str]]) -> None:
         self._refused = refused
+        self._uncertain = uncertain
         self._waiting: dict[str, list[Scored]] = {}
 
     def after(self, windows: Sequence[ReadWindow], probabilities: NDArray[np.float32]) -> list[Outcome]:
@@ -51,38 +52,36 @@ class Outcomes:
         return outcomes
 
     def _outcome(self, scored: Sequence[Scored]) -> Outcome:
-        """The outcome of a record, of all its windows."""
-        record = scored[0][0].record
-        flags = scored[0][0].flags
-        if len(scored) > 1:  # `short` is said of records, and only the last window is
-            flags = flags.union(*(window.flags for window, _ in scored)) - {Flag.SHORT}
-        if refusing := self._refused & flags:
-            return Failure(_id(record), "read", Reason.REFUSED, ", ".join(sorted(refusing)), 1)
-        if not all(math.isfinite(probability) for _, probabilities in scored for probability in probabilities):
-            return Failure(_id(record), "score", Reason.NOT_FINITE, "the model's probabilities are not numbers", 1)
-        return _prediction(record, scored, ",".join(sorted(flags)))
-
-
-def _prediction(record: Record, scored: Sequence[Scored], flags: str) -> Prediction:
-    """The mean of the windows' probabilities, the median of their measures."""
-    window, probabilities = scored[0]
-    quality, recording = window.quality, window.window.recording
-    if len(scored) > 1:
-        norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(p for _, p in scored)))
-        probabilities = norm, mi, sttc, cd, hyp
-        quality = Quality(*(median(measure) for measure in zip(*(w.quality for w, _ in scored))))
-    return Prediction(
-        _id(record),
-        probabilities,
-        recording.sha256,
-        flags,
-        *quality,
-        format=recording.format,
-        device=recording.device,
-        age=recording.age,
-        sex=recording.sex,
-        windows=tuple(db.Window(w.window.start, each) for w, each in scored if w.window.start is not None),
-    )
+        """The outcome of a record: of its windows the mean of the probabilities, the median of the measures."""
+        (first, probabilities), *others = scored
+        quality, flags = first.quality, set(first.flags)
+        if others:
+            norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(p for _, p in scored)))
+            probabilities = norm, mi, sttc, cd, hyp
+            quality = Quality(*(median(measure) for measure in zip(*(w.quality for w, _ in scored))))
+            # `short` is said of records, and only the last window is
+            flags = flags.union(*(window.flags for window, _ in others)) - {Flag.SHORT}
+        if not all(map(math.isfinite, probabilities)):
+            return Failure(
+                _id(first.record), "score", Reason.NOT_FINITE, "the model's probabilities are not numbers", 1
+            )
+        if uncertain := self._uncertain(probabilities):
+            flags.add(flag_about(Flag.UNCERTAIN, *uncertain))
+        if refusing := sorted(flag for flag in flags if flag_of(flag) in self._refused):
+            return Failure(_id(first.record), "read", Reason.REFUSED, ", ".join(refusing), 1)
+        recording = first.window.recording
+        return Prediction(
+            _id(first.record),
+            probabilities,
+            recording.sha256,
+            ",".join(sorted(flags)),
+            *quality,
+            format=recording.format,
+            device=recording.device,
+            age=recording.age,
+            sex=recording.sex,
+            windows=tuple(db.Window(w.window.start, each) for w, each in scored if w.window.start is not None),
+        )
 
 
 def failure_of(record: Record, error: RecordError) -> Failure:

@@ -1,7 +1,7 @@
 """The way of a chunk's records: read → score → store. What each stage does is handed in."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +48,10 @@ class Scorer(Protocol):
     device: str
     batch_size: int
 
+    @property
+    def lead_sets(self) -> Collection[str]:
+        """Of fewer than twelve leads, the sets that it scores."""
+
     def metadata(self, age: float | None, sex: float | None) -> tuple[tuple[float, float], tuple[str, ...]]:
         """Age and sex as `score` takes them, and the flags of what was filled in."""
 
@@ -57,19 +61,30 @@ class Scorer(Protocol):
     def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, T, 12), (n, 2) -> probabilities (n, 5)."""
 
+    def uncertain(self, probabilities: Sequence[float]) -> Sequence[str]:
+        """Of a record's five probabilities, the superclasses of which both answers are possible."""
 
-Read: TypeAlias = Callable[[Settings, Path, Windows, str], Sequence[Window]]
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What is scored of a record: its first ten seconds or all windows; with `lead_sets`, as few leads as one has."""
+
+    windows: Windows = Windows.FIRST
+    lead_sets: Collection[str] | None = None
+
+
+Read: TypeAlias = Callable[[Settings, Path, Extent, str], Sequence[Window]]
 ReadPath: TypeAlias = Callable[[str], Sequence[Window]]
 Load: TypeAlias = Callable[[Settings, str], Scorer]
 Store: TypeAlias = Callable[[Sequence[Outcome]], None]
 
 
-def read_record(settings: Settings, root: Path, windows: Windows, path: str) -> Sequence[Window]:
-    """What is scored of a record: its first ten seconds, or all windows; raises RecordError."""
-    min_seconds, follow_links = settings.min_seconds, settings.follow_links
-    if windows == Windows.ALL:
-        return read_windows(root, path, min_seconds=min_seconds, follow_links=follow_links)
-    return [Window(None, read(root, path, min_seconds=min_seconds, follow_links=follow_links))]
+def read_record(settings: Settings, root: Path, extent: Extent, path: str) -> Sequence[Window]:
+    """What is scored of a record; raises RecordError."""
+    min_seconds, links, lead_sets = settings.min_seconds, settings.follow_links, extent.lead_sets
+    if extent.windows == Windows.ALL:
+        return read_windows(root, path, min_seconds=min_seconds, follow_links=links, lead_sets=lead_sets)
+    return [Window(None, read(root, path, min_seconds=min_seconds, follow_links=links, lead_sets=lead_sets))]
 
 
 def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
@@ -84,7 +99,7 @@ def load_scorer(settings: Settings, fingerprint: str) -> Scorer:
 
 @dataclass(frozen=True)
 class Stages:
-    """How a record is read (settings, archive's folder, windows, path), a model loaded (settings, fingerprint)."""
+    """How a record is read (settings, archive's folder, extent, path), a model loaded (settings, fingerprint)."""
 
     read: Read = read_record
     load: Load = load_scorer
@@ -131,7 +146,7 @@ class Pipeline:
 
     settings: Settings
     read: Read
-    windows: Windows
+    extent: Extent
     scorer: Scorer
     store: Store
     watchdog: Watchdog
@@ -158,7 +173,7 @@ class Pipeline:
 
     def run_one(self, root: Path, record: Record) -> list[Outcome]:
         """The outcome of one record, which is not stored."""
-        groups = read_groups(partial(self.read, self.settings, root, self.windows), self.scorer, [record])
+        groups = read_groups(partial(self.read, self.settings, root, self.extent), self.scorer, [record])
         return [outcome for group in groups for outcomes in self._score(group) for outcome in outcomes]
 
     def _store(self, outcomes: Sequence[Outcome]) -> None:
@@ -167,8 +182,8 @@ class Pipeline:
 
     def _outcomes(self, root: Path, records: Sequence[Record]) -> Iterator[list[Outcome]]:
         """The outcomes in the order of the records, after each batch; while a group is scored, the next is read."""
-        read = partial(self.read, self.settings, root, self.windows)
-        at_once = LONG_AT_ONCE if self.windows == Windows.ALL else AT_ONCE
+        read = partial(self.read, self.settings, root, self.extent)
+        at_once = LONG_AT_ONCE if self.extent.windows == Windows.ALL else AT_ONCE
         with reading_ahead(read, root, records, at_once) as read_next:
             groups = read_groups(read_next, self.scorer, records)
             coming = self.reader.submit(self._next_group, groups)
@@ -184,7 +199,7 @@ class Pipeline:
         """The outcomes that are there after each batch of a group."""
         if group.failures:
             yield list(group.failures)
-        outcomes = Outcomes(self.refused)
+        outcomes = Outcomes(self.refused, self.scorer.uncertain)
         for batch in group.batches:
             with self.times.taking("scoring"):
                 probabilities = self.scorer.score(batch.cleaned, batch.metadata)
@@ -256,6 +271,7 @@ def _clean(scorer: Scorer, found: Sequence[tuple[Record, Window, int]]) -> Batch
         sex = record.sex if record.sex is not None else recording.sex
         values, flags = scorer.metadata(age, sex)
         metadata.append(values)
+        quality = quality.of_leads(recording.lead_set)
         all_flags = frozenset((*recording.flags, *flags, *quality.flags()))
         windows.append(ReadWindow(record, window, of, quality, all_flags))
     return Batch(cleaned, np.array(metadata, np.float32), windows)

@@ -13,6 +13,7 @@ from ecgbatch.db import chunks, workers
 from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
+from ecgbatch.db.schema import LeadsMissing
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.places import place_at
 from ecgbatch.records.recording import Record, RecordError
@@ -22,7 +23,7 @@ from ecgbatch.worker.isolation import run_in_fork
 from ecgbatch.worker.lease import LeaseKeeper
 from ecgbatch.worker.logs import say
 from ecgbatch.worker.outcomes import failure_of
-from ecgbatch.worker.pipeline import Pipeline, Scorer, Stages, Times, flags_to_refuse
+from ecgbatch.worker.pipeline import Extent, Pipeline, Scorer, Stages, Times, flags_to_refuse
 from ecgbatch.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class ScoringProcess:
             predictions = sum(isinstance(outcome, Prediction) for outcome in outcomes)
             scored, failed = scored + predictions, failed + len(outcomes) - predictions
 
-        how = self.settings, self.stages.read, plan.windows
+        extent = Extent(plan.windows, scorer.lead_sets if plan.leads_missing == LeadsMissing.SCORE else None)
+        how = self.settings, self.stages.read, extent
         pipeline = Pipeline(*how, scorer, store, self._watchdog, self._reader, self._refused)
         try:
             with self._lease.keeping(claim):
@@ -173,7 +175,7 @@ class ScoringProcess:
         try:
             if pipeline.scorer.device == "cpu":
                 return run_in_fork(score, seconds)
-            run_in_fork(lambda: len(pipeline.read(self.settings, root, pipeline.windows, record.path)), seconds)
+            run_in_fork(lambda: len(pipeline.read(self.settings, root, pipeline.extent, record.path)), seconds)
             return score()
         except RecordError as error:
             return [failure_of(record, error)]

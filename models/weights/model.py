@@ -15,6 +15,7 @@ from ecgbatch.models.config import LABELS, NetworkConfig, checked_fields
 from ecgbatch.models.json_files import read_json
 from ecgbatch.models.kernels.compiled import parameter_shapes
 from ecgbatch.models.preprocessing import PREPROCESSING, MetadataFill, Normalization
+from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.settings import EcgbatchError
 
 Weights = dict[str, NDArray[np.float32]]
@@ -28,7 +29,8 @@ class Model:
     """One model; its weights stay on disk until `weights` is called.
 
     `description` is the content of its JSON file: name, version, fingerprint, created_at, config, preprocessing,
-    normalization (mV), labels, metadata_fill, thresholds, and training: how `model train` made it, or null.
+    normalization (mV), labels, metadata_fill, thresholds, and training: how `model train` made it, or null. What
+    `model declare` found may be there too: lead_sets, lengths and uncertain.
     """
 
     description: dict[str, Any]
@@ -63,6 +65,16 @@ class Model:
     def thresholds(self) -> dict[str, float]:
         """Per superclass, from which probability on it counts as found."""
         return dict(self.description["thresholds"])
+
+    @property
+    def lead_sets(self) -> dict[str, float]:
+        """The sets of fewer than twelve leads (`LEAD_SETS`) that it is declared for, and its macro AUC by each."""
+        return dict(self.description.get("lead_sets", {}))
+
+    @property
+    def uncertain(self) -> dict[str, tuple[float, float]]:
+        """Per superclass, between which probabilities, both included, neither answer is ruled out."""
+        return {name: (low, high) for name, (low, high) in self.description.get("uncertain", {}).items()}
 
     @property
     def weights_path(self) -> Path:
@@ -117,11 +129,30 @@ def _checked(description: Any, folder: Path) -> Model:
     if not isinstance(thresholds, dict) or set(thresholds) != set(LABELS):
         raise EcgbatchError(f"its thresholds are not of {', '.join(LABELS)}")
     for name, value in thresholds.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        if not _is_share(value):
             raise EcgbatchError(f"its threshold of {name} is not from 0 to 1")
+    _check_declared(description)
     if not isinstance(description["training"], (dict, type(None))):
         raise EcgbatchError("its training is no description")
     return model
+
+
+def _check_declared(description: dict[str, Any]) -> None:
+    """Raises EcgbatchError for lead sets, lengths or limits of uncertainty that are not what they should be."""
+    lead_sets, lengths, uncertain = (description.get(key, {}) for key in ("lead_sets", "lengths", "uncertain"))
+    if not isinstance(lead_sets, dict) or not set(lead_sets) <= set(LEAD_SETS):
+        raise EcgbatchError(f"its lead_sets are not of {', '.join(LEAD_SETS)}")
+    if not isinstance(lengths, dict) or not all(map(_is_share, (*lead_sets.values(), *lengths.values()))):
+        raise EcgbatchError("its lead_sets and lengths are not figures from 0 to 1")
+    if not isinstance(uncertain, dict) or not set(uncertain) <= set(LABELS):
+        raise EcgbatchError(f"it is uncertain of other than {', '.join(LABELS)}")
+    for limits in uncertain.values():
+        if not isinstance(limits, list) or len(limits) != 2 or not all(map(_is_share, limits)):
+            raise EcgbatchError("it is uncertain between limits that are not two numbers from 0 to 1")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _load(path: Path) -> Weights:

@@ -106,6 +106,16 @@ class Registry:
         _keep(model, weights)
         return model
 
+    def declare(self, model: Model, **found: Any) -> Model:
+        """Writes what was found of a model into its description: lead_sets, lengths, uncertain.
+
+        The fingerprint stays: it covers what the probabilities depend on. Raises EcgbatchError for a folder that cannot
+        be written.
+        """
+        path = model.weights_path.with_suffix(".json")
+        _write_description(path, model.description | found)
+        return read_model(path)
+
     def check_free(self, name: str, version: str) -> None:
         """Raises EcgbatchError when a model cannot have this name and version, or another has them."""
         _check_name(name, version)
@@ -148,7 +158,11 @@ def _keep(model: Model, weights: Weights) -> None:
 
     contiguous = {key: np.ascontiguousarray(weights[key]) for key in sorted(weights)}
     _write(model.weights_path, save(contiguous))
-    _write(model.weights_path.with_suffix(".json"), (json.dumps(model.description, indent=2) + "\n").encode())
+    _write_description(model.weights_path.with_suffix(".json"), model.description)
+
+
+def _write_description(path: Path, description: dict[str, Any]) -> None:
+    _write(path, (json.dumps(description, indent=2) + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

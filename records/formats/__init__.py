@@ -1,5 +1,7 @@
 """The formats of recordings, one file each; docs/formats.md says how each is understood and how to add one."""
 
+from collections.abc import Collection
+
 from ecgbatch.records.files import Files
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats import (
@@ -42,13 +44,15 @@ def format_of(head: bytes) -> Format | None:
     return next((format for format in FORMATS if format.recognises(head)), None)
 
 
-def decode(files: Files, path: str, member: str | None, seconds: float) -> Decoded:
+def decode(
+    files: Files, path: str, member: str | None, seconds: float, lead_sets: Collection[str] | None = None
+) -> Decoded:
     """The first `seconds` seconds, at least, of the record at this path, by the format that its content has.
 
-    `member` is its name in a file of many. Raises RecordError.
+    `member` is its name in a file of many; `lead_sets` as `find_leads` takes them. Raises RecordError.
     """
     if member is None and (files.exists(f"{path}.hea") or not files.exists(path)):
-        return wfdb.decode(files, path, seconds)
+        return wfdb.decode(files, path, seconds, lead_sets)
     if format := format_of(files.head(path, HEAD_BYTES)):
         return format.read(files, path, member)
     raise RecordError(Reason.UNKNOWN_FORMAT, "the file is of no format that is known here")

@@ -62,7 +62,8 @@ def _recognises(head: bytes) -> bool:
         first, second = _cells(lines[0]), _cells(lines[1])
     except csv.Error:
         return False
-    names = sum(lead_of(cell) is not None for cell in first) >= _FEWEST_LEADS
+    leads = sum(lead_of(cell) is not None for cell in first)
+    names = leads >= _FEWEST_LEADS or leads == len(first) >= 2
     numbers = len(first) == len(second) and len(first) in _COUNTS and _all_numbers(first) and _all_numbers(second)
     return names or numbers
 

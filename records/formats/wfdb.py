@@ -4,6 +4,7 @@ What a header claims is checked against the files before anything is allocated.
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,10 @@ MOST_SEGMENTS_READ = 200
 _PER_MILLIVOLT = {"mv": 1.0, "v": 1e-3, "uv": 1e3, "\N{MICRO SIGN}v": 1e3, "\N{GREEK SMALL LETTER MU}v": 1e3}
 
 
+LeadSets = Collection[str] | None
+"""As `find_leads` takes them."""
+
+
 class _Samples(NamedTuple):
     """The first samples of a record or segment: (samples, leads) millivolts, NaN where one is marked as missing."""
 
@@ -38,15 +43,15 @@ class _Samples(NamedTuple):
     checksums_agree: bool
 
 
-def decode(files: Files, record: str, seconds: float) -> Decoded:
+def decode(files: Files, record: str, seconds: float, lead_sets: LeadSets = None) -> Decoded:
     """The first `seconds` seconds of the record at this path (without suffix), or all if it is shorter."""
     header = _load_header(files, record)
     rate = rational_rate(header.rate)
     wanted = math.ceil(seconds * rate)
     if header.segments:
-        samples = _read_segments(files, record, header, wanted)
+        samples = _read_segments(files, record, header, wanted, lead_sets)
     else:
-        samples = _read_signals(files, record, header, wanted, math.ceil(SECONDS * rate))
+        samples = _read_signals(files, record, header, wanted, math.ceil(SECONDS * rate), lead_sets)
     flags = frozenset[Flag]() if samples.checksums_agree else frozenset({Flag.CHECKSUM_MISMATCH})
     age, sex = from_comments(header.comments)
     return Decoded(samples.millivolts, header.rate, samples.leads, "wfdb", samples.length, flags, age, sex)
@@ -61,7 +66,7 @@ def _beside(record: str, name: str) -> str:
     return f"{folder}{slash}{name}"
 
 
-def _read_segments(files: Files, record: str, header: Header, wanted: int) -> _Samples:
+def _read_segments(files: Files, record: str, header: Header, wanted: int, lead_sets: LeadSets) -> _Samples:
     parts: list[_Samples] = []
     have = 0
     for segment in header.segments:
@@ -69,7 +74,7 @@ def _read_segments(files: Files, record: str, header: Header, wanted: int) -> _S
             continue
         if len(parts) == MOST_SEGMENTS_READ:
             raise RecordError(Reason.TOO_LARGE, f"its first seconds are in more than {MOST_SEGMENTS_READ} segments")
-        part = _read_segment(files, record, header, segment, min(wanted - have, segment.length))
+        part = _read_segment(files, record, header, segment, min(wanted - have, segment.length), lead_sets)
         parts.append(part)
         have += len(part.millivolts)
     leads = next((part.leads for part in parts if part.leads), ())
@@ -82,7 +87,9 @@ def _read_segments(files: Files, record: str, header: Header, wanted: int) -> _S
     return _Samples(joined, leads, total, all(part.checksums_agree for part in parts))
 
 
-def _read_segment(files: Files, record: str, header: Header, segment: Segment, wanted: int) -> _Samples:
+def _read_segment(
+    files: Files, record: str, header: Header, segment: Segment, wanted: int, lead_sets: LeadSets
+) -> _Samples:
     """A segment's first samples; those of a gap have no leads."""
     if segment.name == "~":
         return _Samples(np.empty((wanted, 0)), (), segment.length, True)
@@ -90,15 +97,15 @@ def _read_segment(files: Files, record: str, header: Header, segment: Segment, w
     own = _load_header(files, path)
     if own.segments or own.rate not in (None, header.rate) or own.length not in (None, segment.length):
         raise RecordError(Reason.UNREADABLE_HEADER, f"the header of segment {segment.name} does not fit its record")
-    return _read_signals(files, path, own, wanted, wanted)
+    return _read_signals(files, path, own, wanted, wanted, lead_sets)
 
 
-def _read_signals(files: Files, record: str, header: Header, wanted: int, least: int) -> _Samples:
+def _read_signals(files: Files, record: str, header: Header, wanted: int, least: int, lead_sets: LeadSets) -> _Samples:
     """The first `wanted` samples of the leads, or all if there are fewer, of a record of one segment.
 
     Of large files it may be less than `wanted`, but no less than `least`.
     """
-    leads = find_leads([signal.lead for signal in header.signals])
+    leads = find_leads([signal.lead for signal in header.signals], lead_sets).columns
     names = {index: lead for lead, index in leads.items()}
     by_file: dict[str, list[int]] = {}
     for index, signal in enumerate(header.signals):

@@ -17,15 +17,14 @@ from typing import Any
 import click
 import numpy as np
 
-from ecgbatch.db.schema import Windows
 from ecgbatch.records.recording import Window
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.settings import load as settings_from_environment
-from ecgbatch.worker.pipeline import Scorer, Stages, load_scorer, read_record
+from ecgbatch.worker.pipeline import Extent, Scorer, Stages, load_scorer, read_record
 from ecgbatch.worker.start import run_worker
 
 
-def read(settings: Settings, root: Path, windows: Windows, record: str) -> Sequence[Window]:
+def read(settings: Settings, root: Path, extent: Extent, record: str) -> Sequence[Window]:
     """As the real one, but for records named after a fault."""
     if "crash" in record:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -35,7 +34,7 @@ def read(settings: Settings, root: Path, windows: Windows, record: str) -> Seque
         np.ones(2**30)
     if "raise" in record:
         raise RuntimeError("something nobody thought of")
-    return read_record(settings, root, windows, record)
+    return read_record(settings, root, extent, record)
 
 
 class SlowScorer:

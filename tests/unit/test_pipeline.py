@@ -18,7 +18,7 @@ from ecgbatch.db.schema import Windows
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Recording, Window
 from ecgbatch.settings import EcgbatchError, Settings
-from ecgbatch.worker.pipeline import Pipeline, flags_to_refuse
+from ecgbatch.worker.pipeline import Extent, Pipeline, flags_to_refuse
 from ecgbatch.worker.watchdog import Watchdog
 
 READER = ThreadPoolExecutor(max_workers=1)
@@ -33,6 +33,7 @@ class FirstSampleScorer:
     """Gives a record's first sample as its probabilities, and remembers what it was given."""
 
     device = "cpu"
+    lead_sets = ()
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -49,13 +50,16 @@ class FirstSampleScorer:
         probabilities: NDArray[np.float32] = np.repeat(cleaned[:, 0, :1], 5, axis=1)
         return np.full_like(probabilities, np.nan) if cleaned.shape[1] == INVALID else probabilities
 
+    def uncertain(self, probabilities: Sequence[float]) -> Sequence[str]:
+        return ()
+
 
 @given(records=st.lists(st.sampled_from((FAILS, *LENGTHS)), max_size=100), size=st.integers(1, 40))
 def test_each_record_comes_to_one_outcome(records: list[int], size: int) -> None:
     stored: list[Outcome] = []
     scorer = FirstSampleScorer(size)
 
-    def read(_settings: Settings, _root: Path, _windows: Windows, path: str) -> list[Window]:
+    def read(_settings: Settings, _root: Path, _extent: Extent, path: str) -> list[Window]:
         number = int(path)
         if records[number] == FAILS:
             raise RecordError(Reason.TRUNCATED, "too short")
@@ -64,7 +68,7 @@ def test_each_record_comes_to_one_outcome(records: list[int], size: int) -> None
     def store(outcomes: Sequence[Outcome]) -> None:
         stored.extend(outcomes)
 
-    pipeline = Pipeline(Settings(), read, Windows.FIRST, scorer, store, WATCHDOG, READER, frozenset())
+    pipeline = Pipeline(Settings(), read, Extent(), scorer, store, WATCHDOG, READER, frozenset())
     pipeline.run(Path(), [Record(str(n), 50.0, 1, id=n) for n in range(len(records))])
     assert sorted(outcome.recording_id for outcome in stored) == list(range(len(records)))
     for outcome in stored:
@@ -86,7 +90,7 @@ def test_windows_come_together_whatever_batches_they_are_in(records: list[list[i
     stored: list[Outcome] = []
     scorer = FirstSampleScorer(size)
 
-    def read(_settings: Settings, _root: Path, _windows: Windows, path: str) -> list[Window]:
+    def read(_settings: Settings, _root: Path, _extent: Extent, path: str) -> list[Window]:
         if not records[int(path)]:
             raise RecordError(Reason.NO_SIGNAL, "nothing")
         return [
@@ -94,7 +98,7 @@ def test_windows_come_together_whatever_batches_they_are_in(records: list[list[i
             for n, length in enumerate(records[int(path)])
         ]
 
-    pipeline = Pipeline(Settings(), read, Windows.ALL, scorer, stored.extend, WATCHDOG, READER, frozenset())
+    pipeline = Pipeline(Settings(), read, Extent(Windows.ALL), scorer, stored.extend, WATCHDOG, READER, frozenset())
     listed = [Record(str(n), 50.0, 1, id=n) for n in range(len(records))]
     if alone:
         for record in listed:
@@ -120,11 +124,11 @@ def test_records_with_flags_to_refuse_fail() -> None:
     settings = Settings(refuse="age_missing, short")
     refused = flags_to_refuse(settings)
 
-    def read(_settings: Settings, _root: Path, _windows: Windows, path: str) -> list[Window]:
+    def read(_settings: Settings, _root: Path, _extent: Extent, path: str) -> list[Window]:
         return [Window(None, Recording(np.zeros((1000, 12)), path, ()))]
 
     scorer = FirstSampleScorer(8)
-    pipeline = Pipeline(settings, read, Windows.FIRST, scorer, stored.extend, WATCHDOG, READER, refused)
+    pipeline = Pipeline(settings, read, Extent(), scorer, stored.extend, WATCHDOG, READER, refused)
     pipeline.run(Path(), [Record("known", 50.0, 1, id=1), Record("unknown", None, 1, id=2)])
     known, unknown = sorted(stored, key=lambda outcome: outcome.recording_id)
     assert isinstance(known, Prediction)

@@ -14,7 +14,7 @@ struct Quality {
 };
 
 constexpr double TAIL = 0.005;   // share of the samples on either side that the amplitude leaves out
-constexpr double SILENT = 1e-6;  // mV, root mean square; limb leads below contradict nothing
+constexpr double SILENT = 1e-6;  // mV; leads of a smaller range have no amplitude, limb leads of less contradict nothing
 constexpr int LEAD_I = 0, LEAD_II = 1, LEAD_III = 2;
 
 // Two leads of a sample: as wide as every processor's vectors.
@@ -85,6 +85,8 @@ inline Quality quality(const double* signal, size_t samples) {
     for (int lead = 0; lead < LEADS; lead++)
         ranges[lead] = percentile(highest[lead], left_out, std::greater<>()) - percentile(lowest[lead], left_out, std::less<>());
     std::sort(ranges, ranges + LEADS);
+    const int silent_leads = int(std::count_if(ranges, ranges + LEADS, [](double range) { return range < SILENT; }));
+    const int upper = std::min((silent_leads + LEADS) / 2, LEADS - 1);
     const bool silent = limbs < 3.0 * double(samples) * SILENT * SILENT;
-    return {(ranges[LEADS / 2 - 1] + ranges[LEADS / 2]) / 2, silent ? 0.0 : std::sqrt(3.0 * contradiction / limbs)};
+    return {(ranges[(silent_leads + LEADS - 1) / 2] + ranges[upper]) / 2, silent ? 0.0 : std::sqrt(3.0 * contradiction / limbs)};
 }
