@@ -37,12 +37,14 @@ lint: install
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
 lock:
-	$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
-	echo setuptools | $(LOCK) --extra formats --extra metrics --extra postgresql --no-annotate \
+	$(LOCK) --universal --extra dev --output-file requirements.lock pyproject.toml
+	echo setuptools | $(LOCK) --universal --extra formats --extra metrics --extra postgresql --no-annotate \
 		--constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml -
+	echo $(TORCH) | $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate \
+		--constraint deploy/requirements.lock --output-file deploy/requirements-cuda.lock -
 
 pictures: install
 	$(BIN)/python docs/pictures.py

@@ -25,6 +25,11 @@ OUTAGE_SECONDS = 300
 LOCK_SECONDS = 10
 """How long a statement waits for another SQLite writer before it counts as an outage."""
 
+SILENT_SECONDS = 30
+"""How long PostgreSQL and we wait for each other in mid-transaction, should the network or a machine be gone.
+
+Left to itself, TCP waits for hours: a machine that vanished would keep its locks, and others from its chunks.
+"""
 
 SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
 READ_ONLY_TRANSACTION = "25006"
@@ -128,9 +133,11 @@ class Database:
 def _engine(url: sa.URL, patient: bool, read_only: bool) -> Engine:
     """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand."""
     if url.get_backend_name() != "sqlite":
-        arguments = {"prepare_threshold": _prepare_threshold(url)}
+        arguments = _signs_of_life(url) | {"prepare_threshold": _prepare_threshold(url)}
         options = {"postgresql_readonly": read_only}
-        return sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments, execution_options=options)
+        engine = sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments, execution_options=options)
+        sa.event.listen(engine, "begin", _begin_postgresql)
+        return engine
     engine = sa.create_engine(_only_to_read(url) if read_only else url, connect_args={"timeout": LOCK_SECONDS})
     sa.event.listen(engine, "connect", _leave_sqlite if read_only else _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
@@ -141,6 +148,19 @@ def _prepare_threshold(url: sa.URL) -> int | None:
     """After how many uses psycopg prepares a statement on the server: never, for a pooler may change the server."""
     given = str(url.query.get("prepare_threshold", ""))
     return int(given) if given.isdecimal() else None
+
+
+def _signs_of_life(url: sa.URL) -> dict[str, Any]:
+    """What has the driver give up a connection whose other end is silent, unless the URL says otherwise."""
+    asked = {"keepalives_idle": SILENT_SECONDS // 3, "keepalives_interval": SILENT_SECONDS // 6, "keepalives_count": 4}
+    ours = {"connect_timeout": 10, "tcp_user_timeout": SILENT_SECONDS * 1000} | asked
+    return {name: value for name, value in ours.items() if name not in url.query}
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """Ends a transaction whose client has vanished; for this transaction alone, as a pooler shares the session."""
+    if not _only_reads(connection):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'")
 
 
 def _only_to_read(url: sa.URL) -> sa.URL:
@@ -162,8 +182,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A transaction that reads first and writes later fails when another has written in between."""
-    reads = connection.get_execution_options().get("ecgbatch_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if _only_reads(connection) else "BEGIN IMMEDIATE")
+
+
+def _only_reads(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("ecgbatch_reads", False))
 
 
 def _passing(error: DBAPIError) -> bool:

@@ -13,6 +13,10 @@ ADVISORY_LOCK = 0x0ECB
 """The PostgreSQL lock under which only one process migrates."""
 
 
+class NewerSchema(EcgbatchError):
+    """The database's schema is one of a later version of ecgbatch."""
+
+
 def newest_revision() -> str:
     """The revision of this version of ecgbatch, from the files' names, which Alembic's chain follows."""
     return sorted(path.name[:4] for path in MIGRATIONS.glob("versions/[0-9]*.py"))[-1]
@@ -33,9 +37,9 @@ def _revision(connection: Connection) -> str | None:
 def upgrade(database: Database) -> str:
     """Migrates the database to this version's schema and returns the revision.
 
-    Raises EcgbatchError when the schema is newer than this version knows, or the role may not change it.
+    Raises NewerSchema, and EcgbatchError when the role may not change the schema.
     """
-    _refuse_newer(database, current_revision(database))
+    refuse_newer_schema(database)
     try:
         database.write(_migrate)
     except NotAllowed:
@@ -77,10 +81,9 @@ def open_database(url: str, patience: float = 0) -> Database:
     """
     database = Database(url, patience)
     try:
-        revision = current_revision(database)
+        revision = refuse_newer_schema(database)
     except NotAllowed:  # a role that may read the results alone
         return database
-    _refuse_newer(database, revision)
     if revision != newest_revision():
         if not database.is_sqlite:
             raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
@@ -97,18 +100,20 @@ def open_read_only(url: str) -> Database:
     if database.is_sqlite and not Path(database.where).is_file():
         raise EcgbatchError(f"there is no database {database.where} yet; `ecgbatch run` makes it")
     try:
-        revision = current_revision(database)
+        revision = refuse_newer_schema(database)
     except NotAllowed:
         return database
-    _refuse_newer(database, revision)
     if revision != newest_revision():
         raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
     return database
 
 
-def _refuse_newer(database: Database, revision: str | None) -> None:
+def refuse_newer_schema(database: Database) -> str | None:
+    """The database's revision, None if it has no schema yet; raises NewerSchema."""
+    revision = current_revision(database)
     if revision is not None and revision > newest_revision():
-        raise EcgbatchError(
+        raise NewerSchema(
             f"the database {database} has schema {revision}, newer than this ecgbatch knows "
             f"({newest_revision()}); install the newer ecgbatch"
         )
+    return revision

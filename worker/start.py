@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 from billiard import active_children
 from celery import Celery
@@ -17,9 +19,9 @@ from celery.worker.control import Panel
 
 from ecgbatch import urls
 from ecgbatch.db import workers
-from ecgbatch.db.engine import Database
+from ecgbatch.db.engine import Database, NotAllowed
 from ecgbatch.db.identity import identity_of
-from ecgbatch.db.migrate import open_database
+from ecgbatch.db.migrate import NewerSchema, open_database, refuse_newer_schema
 from ecgbatch.db.schema import Priority
 from ecgbatch.db.workers import Worker
 from ecgbatch.models import suggestion
@@ -45,6 +47,13 @@ LOOKING_ON |= {"reserved", "revoked", "scheduled"}
 """What a worker answers by remote control. Celery knows more, which would stop it, change it or show its settings."""
 
 
+class _LookingOn(dict[str, Any]):
+    """The commands of remote control; whatever else is asked, Flower now and then does, is refused without a word."""
+
+    def __missing__(self, command: str) -> Callable[..., dict[str, str]]:
+        return lambda _state, /, **_: {"error": f"ecgbatch's workers have no {command!r}"}
+
+
 def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     """Starts worker processes and returns their exit status when they have been told to stop.
 
@@ -65,8 +74,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     kernel = choose_kernel(model.config, settings.device, settings.kernel)
     processes = settings.processes or _suggested_processes(settings, model, kernel)
     about = Worker(name.text, processes, settings.device, kernel, f"{model.name}:{model.version}")
-    for command in set(Panel.data) - LOOKING_ON:
-        del Panel.data[command]
+    Panel.data = _LookingOn({command: Panel.data[command] for command in LOOKING_ON})
     worker = app.Worker(
         concurrency=processes,
         hostname=name.text,
@@ -85,7 +93,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
         event.connect(handler, weak=False)
     worker.start()
     life.end()
-    return int(life.process_could_not_start or worker.exitcode or 0)
+    return int(life.cannot_go_on or worker.exitcode or 0)
 
 
 def _suggested_processes(settings: Settings, model: Model, kernel: str) -> int:
@@ -103,7 +111,7 @@ class _Life:
     settings: Settings
     database: Database
     about: Worker
-    process_could_not_start: bool = False
+    cannot_go_on: bool = False
     leaving: threading.Event = field(default_factory=threading.Event)
 
     def heed_processes_that_cannot_start(self) -> None:
@@ -112,10 +120,13 @@ class _Life:
         def leave(*_: object) -> None:
             # Others say so too, up to the end of the interpreter, which gives up its handlers before it is gone.
             signal.signal(tasks.CANNOT_START, signal.SIG_IGN)
-            self.process_could_not_start = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._leave()
 
         signal.signal(tasks.CANNOT_START, leave)
+
+    def _leave(self) -> None:
+        self.cannot_go_on = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def begin(self, **_: object) -> None:
         """Says what this worker is, and looks for lost work at once and then now and then, in a thread of its own."""
@@ -135,9 +146,15 @@ class _Life:
         has_arrived = False
         while True:
             try:
+                with suppress(NotAllowed):  # to a role that may not read the schema's revision
+                    refuse_newer_schema(self.database)
                 has_arrived = self._show_presence(has_arrived)
                 if lost := reconcile(self.database, self.app, self.settings):
                     log.warning("%d lost chunks are published again", lost)
+            except NewerSchema as error:  # somebody has upgraded it under this worker
+                log.critical("%s", error)
+                self._leave()
+                return
             except (EcgbatchError, *REDIS_ERRORS) as error:
                 log.warning("could not look for lost work: %s", error)
             except Exception:

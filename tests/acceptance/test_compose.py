@@ -9,6 +9,7 @@ from pathlib import Path
 import compose
 import pytest
 from commands import wait_until
+from machines import machine, missing
 from places import REPOSITORY
 
 from ecgbatch.records.synthetic import write_archive
@@ -17,12 +18,12 @@ from ecgbatch.records.synthetic import write_archive
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[compose.Services]:
     """The services of the file, with passwords and an archive."""
-    if reason := compose.missing():
+    if reason := missing(*compose.TOOLS):
         pytest.skip(reason)
     write_archive(tmp_path / "archive")
     subprocess.run([REPOSITORY / "deploy/make-passwords", tmp_path / "secrets"], check=True, capture_output=True)
-    with compose.network() as holder:
-        yield compose.Services(tmp_path, {"ARCHIVE": str(tmp_path / "archive"), "PROCESSES": "2"}, holder)
+    with machine("compose") as here:
+        yield compose.Services(tmp_path, {"ARCHIVE": str(tmp_path / "archive"), "PROCESSES": "2"}, here)
 
 
 def test_a_whole_job(services: compose.Services) -> None:

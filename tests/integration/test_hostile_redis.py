@@ -162,13 +162,14 @@ def test_remote_control_only_looks_on(services: Command, key: str) -> None:
         control.cancel_consumer("normal")
         control.disable_events()
         control.revoke("1", terminate=True)
-        assert control.inspect(timeout=30, limit=1).conf() == {name: {"error": "KeyError('conf')"}}, (
-            "it holds passwords"
-        )
+        control.broadcast("nonsense", arguments={"state": 1})
+        refused = {name: {"error": "ecgbatch's workers have no 'conf'"}}
+        assert control.inspect(timeout=30, limit=1).conf() == refused, "it holds passwords"
         assert control.inspect(timeout=30, limit=1).active() == {name: []}
         assert children(parent.pid) == before
         stats = control.inspect(timeout=30, limit=1).stats()
         assert "password" not in json.dumps(stats)
+    assert "Traceback" not in (services.folder / "worker.log").read_text()
 
 
 @one_database

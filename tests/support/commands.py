@@ -56,7 +56,7 @@ class Command:
 
     def _line(self, arguments: tuple[str | Path, ...]) -> list[str]:
         if arguments[:1] == ("worker",) and self.worker_script is not None:
-            return [sys.executable, str(self.worker_script), *map(str, arguments[1:])]
+            return [*self.line[:-2], str(self.worker_script), *map(str, arguments[1:])]  # without -m ecgbatch
         return [*self.line, *map(str, arguments)]
 
 

