@@ -21,7 +21,7 @@ from ecgbatch.records.recording import flag_of
 from ecgbatch.settings import EcgbatchError
 
 DAY_SECONDS = 86_400
-LABELS = ["job", "archive", "model"]
+LABELS = ["job_id", "archive", "model"]  # not `job`, which is Prometheus's own name of what it scrapes
 
 
 class _Job(NamedTuple):

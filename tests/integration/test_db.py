@@ -10,19 +10,18 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from older import REVISIONS, make_older
 from scoring import LEASE, claim, make_job, outcomes, prediction, score, take
 
 from ecgbatch.db import bulk, chunks, dispatch, jobs, reports
 from ecgbatch.db.chunks import Claim, LeaseLost
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
-from ecgbatch.db.migrate import MIGRATIONS, current_revision, newest_revision, open_database, upgrade
+from ecgbatch.db.migrate import current_revision, newest_revision, open_database, upgrade
 from ecgbatch.db.overview import doubt_about, typical_amplitude
 from ecgbatch.db.schema import Priority, metadata, predictions
 from ecgbatch.db.select import select
@@ -54,36 +53,10 @@ def test_upgrade_twice_changes_nothing(database: Database) -> None:
     assert rows(database, "SELECT count(*) FROM job_items") == [(3,)]
 
 
-OLDER_ROWS = """
-INSERT INTO archives (name, root) VALUES ('archive', '/archive');
-INSERT INTO models (name, version, fingerprint, config, created_at) VALUES ('m', '1', 'a', '
-    {{"thresholds": {{"norm": 0.9, "mi": 0.05, "sttc": 0.25, "cd": 0.3, "hyp": 0.5}}}}', '{time}');
-INSERT INTO recordings (archive_id, path, age, sex) VALUES (1, 'r0', 50, 1), (1, 'r1', NULL, NULL), (1, 'r2', 50, 1);
-INSERT INTO jobs (archive_id, model_id, state, priority, total, created_at, started_at, finished_at)
-    VALUES (1, 1, 'finished', 'normal', 3, '{time}', '{time}', '{later}');
-INSERT INTO chunks (job_id, number, state, size, scored, failed, attempts) VALUES (1, 1, 'done', 3, 2, 1, 1);
-INSERT INTO job_items VALUES (1, 1, 1), (1, 2, 1), (1, 3, 1);
-INSERT INTO predictions VALUES (1, 1, 1, 0.9, 0.1, 0.2, 0.3, 0.4, '00', '', '{time}', 'w'),
-    (3, 1, 1, 0.9, 0.1, 0.2, 0.3, 0.4, '00', '', '{time}', 'w');
-INSERT INTO failures VALUES (1, 2, 'read', 'truncated', 'too short', 1, '{time}')
-"""
-
-
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", REVISIONS)
 def test_an_older_schema_is_upgraded_with_what_it_holds(database_url: str, revision: str) -> None:
     database = Database(database_url)
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    zone = "" if database.is_sqlite else "+00"
-
-    def fill(connection: sa.Connection) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        times = dict(time=f"2026-01-01 00:00:00.000000{zone}", later=f"2026-01-01 00:00:04.000000{zone}")
-        for statement in OLDER_ROWS.format(**times).split(";"):
-            connection.exec_driver_sql(statement)
-
-    database.write(fill)
+    make_older(database, revision)
     old_columns = "recording_id, model_id, job_id, norm, mi, sttc, cd, hyp, input_sha256, flags, scored_at, worker"
     of_results = "archive, path, age, sex, model, version, norm, mi, sttc, cd, hyp, scored_at, flags"
     held = {"results": of_results, "predictions": old_columns, "failures": "*"}

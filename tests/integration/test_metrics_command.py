@@ -19,7 +19,7 @@ from ecgbatch.db import chunks
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.engine import Database
 
-JOB = {"archive": "archive", "job": "1", "model": "m:1"}
+JOB = {"archive": "archive", "job_id": "1", "model": "m:1"}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_metrics_are_what_sql_holds(watched: Command) -> None:
     assert values(text, "ecgbatch_flags", "flag") == {"cropped": 2, "resampled": 2}
     states = {"pending": 0, "queued": 1, "running": 0, "overdue": 1, "done": 1}
     assert values(text, "ecgbatch_chunks", "state") == states
-    assert values(text, "ecgbatch_oldest_chunk_seconds", "job")["1"] > 0
+    assert values(text, "ecgbatch_oldest_chunk_seconds", "job_id")["1"] > 0
     assert values(text, "ecgbatch_workers") == {"": 1}
 
 

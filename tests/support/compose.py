@@ -53,9 +53,15 @@ class Services:
         names = " ".join(self.file["services"])
         self.hosts.write_text(f"127.0.0.1 localhost {machine.name} {names}\n")
 
-    def start(self, name: str, *arguments: str, check: bool = False) -> "subprocess.Popen[str]":
-        """Starts a service's command, another one of it, or its health check; what it says goes to NAME.log."""
-        service = self.file["services"][name]
+    def start(
+        self, name: str, *arguments: str, check: bool = False, volume: str | None = None
+    ) -> "subprocess.Popen[str]":
+        """Starts a service's command, another one of it, or its health check; what it says goes to NAME.log.
+
+        `volume` is one that it sees beside its own, in the short form.
+        """
+        service = dict(self.file["services"][name])
+        service["volumes"] = [*service.get("volumes", []), *([volume] if volume else [])]
         command = self._health_check(service) if check else self._command(name, service, arguments)
         line = [*self.inside, "unshare", "--mount", "sh", "-euc", self._script(name, service, command)]
         with self.log(name).open("a") as log:
@@ -67,13 +73,24 @@ class Services:
         """The file of all that a service has said."""
         return self.folder / f"{name}.log"
 
-    def run(self, name: str, *arguments: str) -> str:
-        """What a service's command says, which must end well."""
+    def run(self, name: str, *arguments: str, volume: str | None = None, status: int = 0) -> str:
+        """What a service's command says, which must end with `status`."""
         before = self.log(name).stat().st_size if self.log(name).exists() else 0
-        status = self.start(name, *arguments).wait(120)
+        ended = self.start(name, *arguments, volume=volume).wait(120)
         said = self.log(name).read_text()[before:]
-        assert status == 0, said
+        assert ended == status, said
         return said
+
+    def run_python(self, statement: str) -> None:
+        """Runs a statement of Python on the services' network, in their folder; it may use what it needs of `older`."""
+        script = f"from older import *; {statement}"
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        subprocess.run(
+            [*self.inside, sys.executable, "-c", script],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": paths},
+            check=True,
+        )
 
     @contextmanager
     def running(self, name: str) -> Iterator["subprocess.Popen[str]"]:
@@ -93,7 +110,8 @@ class Services:
     def _command(self, name: str, service: dict[str, Any], arguments: tuple[str, ...]) -> list[str]:
         if name == "postgresql":
             return ["sh", "-euc", AS_ITS_IMAGE_DOES]
-        entrypoint = service.get("entrypoint") or (["ecgbatch"] if "build" in service else [])
+        of_image = ["ecgbatch"] if "build" in service else ["prometheus"] if name == "prometheus" else []
+        entrypoint = service.get("entrypoint") or of_image
         return [*entrypoint, *(arguments or service.get("command", []))]
 
     def _health_check(self, service: dict[str, Any]) -> list[str]:
@@ -133,12 +151,13 @@ class Services:
         for secret in service.get("secrets", []):
             bind(self.folder / "secrets" / secret, f"/run/secrets/{secret}")
         for volume in service.get("volumes", []):
-            source, target, *options = volume.split(":")
+            source, target, *options = _parts_of(volume)
             if source.startswith("./"):
                 path = REPOSITORY / source
             else:
                 path = Path(source) if source.startswith("/") else self.folder / "volumes" / source
-                path.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    path.mkdir(parents=True)
                 if source == target or not options:
                     shutil.chown(path, int(user) if user.isdecimal() else user)
             bind(path, target, *options)
@@ -147,6 +166,13 @@ class Services:
             (root / folder).chmod(0o1777)
         lines.append(f"exec chroot --userspec={user}:{user if user.isdecimal() else ''} {root} {shlex.join(command)}")
         return "\n".join(lines)
+
+
+def _parts_of(volume: str | dict[str, Any]) -> list[str]:
+    """Source, target and, where it is read-only, `ro`, by the short form or the long one."""
+    if isinstance(volume, str):
+        return volume.split(":")
+    return [volume["source"], volume["target"], *(["ro"] if volume.get("read_only") else [])]
 
 
 def _shown() -> list[Path]:

@@ -1,5 +1,6 @@
 """The files of deploy/ follow the schemas and rules of the tools that read them."""
 
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, files
@@ -17,6 +18,8 @@ from ecgbatch.db.engine import Database
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
 SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+ALERTS = yaml.safe_load((REPOSITORY / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+ALERT_CASES = yaml.safe_load((REPOSITORY / "tests/unit/alerts.yml").read_text())["tests"]
 
 
 def test_compose_follows_its_specification() -> None:
@@ -51,10 +54,19 @@ def test_prometheus_finds_what_it_scrapes_and_its_rules() -> None:
     [scrape] = config["scrape_configs"]
     host, port = scrape["static_configs"][0]["targets"][0].split(":")
     assert SERVICES[host]["command"][-2:] == ["--port", port]
-    [rules] = config["rule_files"]
-    rules = yaml.safe_load((folder / Path(rules).name).read_text())["groups"][0]["rules"]
-    assert all({"alert", "expr", "annotations"} <= set(rule) for rule in rules)
-    assert all({"summary", "do"} == set(rule["annotations"]) for rule in rules)
+    assert [Path(rules).name for rules in config["rule_files"]] == ["alerts.yml"]
+    assert all({"summary", "do"} == set(alert["annotations"]) for alert in ALERTS)
+
+
+def test_alerts_fire_when_they_should_and_not_before() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool (apt-get install prometheus)")
+    rules = [promtool, "test", "rules", str(REPOSITORY / "tests/unit/alerts.yml")]
+    done = subprocess.run(rules, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tried = {test["alertname"] for case in ALERT_CASES for test in case["alert_rule_test"] if "exp_alerts" in test}
+    assert tried == {rule["alert"] for rule in ALERTS}
 
 
 @pytest.mark.parametrize(
