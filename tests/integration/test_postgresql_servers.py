@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -133,7 +134,8 @@ def test_who_vanishes_in_mid_transaction_holds_nobody_up(postgresql_url: str, mo
 def test_a_server_that_falls_silent_is_given_up(postgresql_url: str, option: str, expected: int) -> None:
     database = Database(f"{postgresql_url}{option}")
     with database.read() as connection:
-        given = connection.connection.driver_connection.info.get_parameters()
+        driver: Any = connection.connection.driver_connection
+        given = driver.info.get_parameters()
     assert int(given["tcp_user_timeout"]) == expected
     assert int(given["keepalives_idle"]) < 60
 

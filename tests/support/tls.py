@@ -79,7 +79,7 @@ def postgresql_over_tls(certificate: Path, address: str, password: str, inside: 
         "fsync": "off",
     }
     given = (word for name, value in options.items() for word in ("-c", f"{name}={value}"))
-    start = [*line, programs / "postgres", "-D", data, *given]
+    start = [*line, str(programs / "postgres"), "-D", str(data), *given]
     with (
         open(log, "w") as output,
         running(subprocess.Popen(start, text=True, start_new_session=True, stderr=output)) as server,
