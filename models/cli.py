@@ -3,23 +3,20 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from ecgbatch.commands import PATH, as_json, columns_by_role, command
+from ecgbatch.commands import PATH, as_json, command
+from ecgbatch.models.evaluation.commands import compare, evaluate, measure
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_note, print_rows, say
-from ecgbatch.settings import EcgbatchError, load
+from ecgbatch.settings import load
 
 if TYPE_CHECKING:
     from ecgbatch.models.config import NetworkConfig
-    from ecgbatch.models.evaluation.comparison import Comparison
-    from ecgbatch.models.evaluation.figures import Evaluation
-    from ecgbatch.models.evaluation.labels import Labels
-    from ecgbatch.models.evaluation.predictions import Predictions
     from ecgbatch.models.weights.model import Model, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -171,157 +168,8 @@ def use(wanted: str) -> None:
         print_note(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
 
 
-def labelled(function: F) -> F:
-    """Which labels predictions are compared with."""
-    options = (
-        click.option("--labels", type=PATH, required=True, metavar="FILE.csv", help="ptbxl_database.csv, or your own."),
-        click.option(
-            "--columns",
-            metavar="path=NAME,mi=NAME,...",
-            callback=lambda _context, _option, text: columns_by_role(text),
-            help="Your own table's columns for path, norm, mi, sttc, cd, hyp, age, sex, fold, if named otherwise.",
-        ),
-        click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all count."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-@command(
-    "evaluate", group=model, example="ecgbatch model evaluate 1 --labels /data/ptb-xl/ptbxl_database.csv --fold 10"
-)
-@click.argument("job", type=int, help="The job's id.")
-@labelled
-@as_json
-@click.option(
-    "--page",
-    type=PATH,
-    metavar="FILE.html",
-    help="Write a page with figures and pictures too (needs the extra `evaluation`).",
-)
-def evaluate(
-    job: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool, page: Path | None
-) -> None:
-    """Compare a job's predictions with labels.
-
-    The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv, where records without a
-    superclass are left out; or a table of your own with a column path and one of 0 and 1 for each superclass that it
-    tells. Gives AUC, average precision, F1, precision, recall and calibration error per superclass, macro and micro,
-    and by age and sex, with 95 % bootstrap intervals.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
-    from ecgbatch.models.evaluation import figures
-
-    known, [found] = _predictions([job], labels, columns, fold)
-    evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.superclasses)
-    about = {"job": job, "model": str(found.model), "fingerprint": found.model.fingerprint}
-    about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
-    about |= {"without_prediction": found.without_prediction}
-    if page is not None:
-        from ecgbatch.models.evaluation.page import write_page
-
-        write_page(page, about, evaluation, found)
-    if as_json:
-        print_mapping(about | evaluation.as_dict(), as_json=True)
-    else:
-        _print_evaluation(about, evaluation)
-    print_note("research use only, never for diagnosis")
-
-
-@command(
-    "compare", group=model, example="ecgbatch model compare 1 2 --labels /data/ptb-xl/ptbxl_database.csv --fold 10"
-)
-@click.argument("first", type=int, metavar="JOB", help="The first job's id.")
-@click.argument("second", type=int, metavar="JOB", help="The second job's id: its figures less the first's are shown.")
-@labelled
-@as_json
-def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool) -> None:
-    """Compare two jobs' predictions of the same records.
-
-    Shows how the second's figures differ from the first's, with 95 % intervals of a paired bootstrap, and how many
-    records change side at the models' thresholds; --json has each of them.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"  # as in evaluate
-    from ecgbatch.models.evaluation import comparison
-    from ecgbatch.models.evaluation.predictions import in_common
-
-    known, jobs = _predictions([first, second], labels, columns, fold)
-    records, *probabilities = in_common(*jobs)
-    found = comparison.compare(
-        records,
-        known.superclasses,
-        (probabilities[0], probabilities[1]),
-        (jobs[0].model.thresholds, jobs[1].model.thresholds),
-    )
-    about: dict[str, Any] = {"first": f"job {first}, {jobs[0].model}", "second": f"job {second}, {jobs[1].model}"}
-    about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
-    if as_json:
-        print_mapping(about | found.as_dict(), as_json=True)
-    else:
-        _print_comparison(about, found)
-    print_note("research use only, never for diagnosis")
-
-
-def _predictions(
-    jobs: list[int], file: Path, columns: dict[str, str], fold: int | None
-) -> "tuple[Labels, list[Predictions]]":
-    """The labels, of one fold if it is given, and what each job predicted for their records."""
-    from ecgbatch.db.migrate import open_database
-    from ecgbatch.models.evaluation.labels import read_labels
-    from ecgbatch.models.evaluation.predictions import predictions
-    from ecgbatch.models.weights.registry import Registry
-
-    labels, settings = read_labels(file, columns), load()
-    if fold is not None:
-        labels = replace(labels, records=[record for record in labels.records if record.fold == fold])
-        if not labels.records:
-            raise EcgbatchError(f"{file} has no record of fold {fold} with labels: choose another fold")
-    with open_database(settings.database_url).read() as connection:
-        found = [predictions(connection, Registry(settings.model_dir), job, labels) for job in jobs]
-    for each in found:
-        if each.remaining:
-            print_note(f"job {each.job} is not finished: {each.remaining:,} of {each.total:,} records remain")
-    return labels, found
-
-
-def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
-    from ecgbatch.models.evaluation.bootstrap import RESAMPLES
-
-    exact = {"records": evaluation.records, "exact_match": str(evaluation.exact_match)}
-    intervals = {"intervals": f"95 %, from {RESAMPLES} bootstrap resamples of the records"}
-    _print_about(about | exact | intervals)
-    ranked, decided = ("auc", "average_precision", "f1"), ("precision", "recall", "calibration_error")
-    rows = [
-        [row, evaluation.positives.get(row), evaluation.thresholds.get(row)]
-        + [str(figures[metric]) for metric in ranked]
-        + [figures[metric].value for metric in decided]
-        for row, figures in evaluation.figures.items()
-    ]
-    columns = ["superclass", "records", "threshold", *ranked, *decided]
-    print_rows([column.replace("_", " ") for column in columns], rows)
-    print()
-    groups = [[g.by, g.name, g.records, *(str(g.figures[metric]) for metric in ranked)] for g in evaluation.groups]
-    print_rows(["by", "group", "records", *(f"macro {metric.replace('_', ' ')}" for metric in ranked)], groups)
-
-
-def _print_comparison(about: dict[str, Any], comparison: "Comparison") -> None:
-    from ecgbatch.models.evaluation.bootstrap import RESAMPLES
-
-    intervals = {"intervals": f"95 %, from {RESAMPLES} paired bootstrap resamples of the records"}
-    _print_about(about | {"records": comparison.records} | intervals)
-    shown, counts = ("auc", "average_precision", "f1", "calibration_error"), comparison.counts()
-    rows = [
-        [row, *(str(figures[metric]) for metric in shown), *counts.get(row, (None, None))]
-        for row, figures in comparison.differences.items()
-    ]
-    differences = [f"difference of {metric.replace('_', ' ')}" for metric in shown]
-    print_rows(["superclass", *differences, "now right", "now wrong"], rows)
-
-
-def _print_about(about: dict[str, Any]) -> None:
-    print_mapping({key.replace("_", " "): value for key, value in about.items() if value is not None})
-    print()
+for _evaluation in (evaluate, compare, measure):
+    model.add_command(_evaluation)
 
 
 @command("export", group=model, example="ecgbatch model export --format onnx --raw --check /data/ptb-xl model.onnx")

@@ -9,10 +9,13 @@ Shafer, *Algorithmic Learning in a Random World*, 2005, where it is called Mondr
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ecgbatch.models.evaluation.bootstrap import Estimate, draws, estimate
 from ecgbatch.models.evaluation.metrics import Labels, Numbers, Probabilities
 
 COVERAGE = 0.9
@@ -68,3 +71,43 @@ def resampled(labels: Labels, probabilities: Probabilities, coverage: float = CO
             covered(labels[held], probabilities[held], limits(labels[fitted], probabilities[fitted], coverage))
         )
     return Coverage(*(np.nanmean(side) for side in zip(*found, strict=True)))
+
+
+class Kept(NamedTuple):
+    """How a model's limits of a superclass keep their promise on labelled records.
+
+    present, absent: the coverage, with its bootstrap interval. of_halves: that of limits made on one half of these
+    records on the other half. uncertain: how many records lie between the limits.
+    """
+
+    superclass: str
+    low: float
+    high: float
+    present: Estimate
+    absent: Estimate
+    of_halves: tuple[float, float]
+    uncertain: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict() | {"present": self.present._asdict(), "absent": self.absent._asdict()}
+
+
+def kept(
+    labels: NDArray[np.int64],
+    probabilities: Numbers,
+    superclasses: Sequence[str],
+    of: Mapping[str, tuple[float, float]],
+) -> tuple[list[Kept], int]:
+    """Of each superclass that has limits, (R, K) each, and how many records are uncertain of any."""
+    found, any_uncertain = [], np.zeros(len(labels), bool)
+    for at, superclass in enumerate(superclasses):
+        if superclass in of:
+            said, own, limited = labels[:, at], probabilities[:, at], Limits(*of[superclass])
+            between = (own >= limited.low) & (own <= limited.high)
+            any_uncertain |= between
+            sides = zip(*(covered(said, own, limited, counts) for counts in draws(len(said))), strict=True)
+            present, absent = (estimate(np.concatenate(side)) for side in sides)
+            halves = (round(float(side), 4) for side in resampled(said, own))
+            found.append(Kept(superclass, *limited, present, absent, (next(halves), next(halves)), int(between.sum())))
+    return found, int(any_uncertain.sum())

@@ -30,7 +30,7 @@ class Model:
 
     `description` is the content of its JSON file: name, version, fingerprint, created_at, config, preprocessing,
     normalization (mV), labels, metadata_fill, thresholds, and training: how `model train` made it, or null. What
-    `model declare` found may be there too: lead_sets, lengths and uncertain.
+    `model measure --declare` found may be there too: lead_sets, lengths and uncertain.
     """
 
     description: dict[str, Any]
