@@ -3,6 +3,7 @@
 The method is occlusion: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks (2014).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.preprocessing import normalized
 from ecgbatch.models.scorer import Scorer
+from ecgbatch.models.suggestion import cores
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLING_RATE
 
@@ -59,7 +61,18 @@ def occlude(scorer: Scorer, filtered: NDArray[np.float64], metadata: tuple[float
     for lead in range(len(LEADS)):
         for piece in range(pieces):
             next(parts)[piece * PIECE : (piece + 1) * PIECE, lead] = silence
-    probabilities = scorer.score(variants, np.tile(np.array(metadata, np.float32), (len(variants), 1)))
+    probabilities = _scored(scorer, variants, np.array(metadata, np.float32))
     changes = probabilities[1:] - probabilities[0]
     by_lead, by_piece = np.split(changes, [len(LEADS)])
     return Occlusion(probabilities[0], by_lead, by_piece.reshape(len(LEADS), pieces, len(LABELS)))
+
+
+def _scored(scorer: Scorer, variants: NDArray[np.float32], metadata: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities (n, 5) of variants (n, T, 12) of one record; on a CPU each core takes its share of them."""
+
+    def score(part: NDArray[np.float32]) -> NDArray[np.float32]:
+        return scorer.score(part, np.tile(metadata, (len(part), 1)))
+
+    shares = cores() if scorer.device == "cpu" else 1
+    with ThreadPoolExecutor(shares) as threads:  # the kernels release the interpreter's lock
+        return np.concatenate(list(threads.map(score, np.array_split(variants, shares))))

@@ -6,7 +6,6 @@ Those that click need a Chromium; without one they skip.
 import base64
 import re
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, browser
-from commands import Command, running, wait_until
+from commands import Command, free_port, listens, running, wait_until
 from scoring import LEASE, claim, take
 from sqlalchemy.engine import Connection
 
@@ -111,12 +110,6 @@ def outcome(scorer: Scorer, archive: Path, record: Record) -> Outcome:
     values = tuple(found.probabilities.values())
     about = (found.input_sha256, ",".join(found.flags))
     return Prediction(record.id, values, *about, format="wfdb", age=found.age, sex=found.sex)  # type: ignore[arg-type]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -350,16 +343,11 @@ def test_the_database_is_never_written(served: Served) -> None:
 def test_without_a_database_files_are_scored_all_the_same(tmp_path: Path) -> None:
     command = Command(tmp_path, ECGBATCH_APP_PORT=(port := str(free_port())))
     with running(command.start("app", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)):
-        wait_until(lambda: answers(port))
+        wait_until(lambda: listens(int(port)))
         assert "there is no database" in asked(request_by(port, None), 400)
         url = f"http://127.0.0.1:{port}/score"
         assert "Drop files here" in asked(urllib.request.Request(url), 200)
     assert list(tmp_path.iterdir()) == []
-
-
-def answers(port: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 @pytest.fixture(scope="module")

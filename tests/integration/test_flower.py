@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Command, running, wait_until
-from pgbouncer import free_port
+from commands import Command, free_port, running, wait_until
 
 
 @pytest.fixture

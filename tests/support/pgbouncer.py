@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import running, wait_until
+from commands import free_port, listens, running, wait_until
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 CONFIGURATION = """\
@@ -27,14 +26,6 @@ max_client_conn = 200
 """
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def pgbouncer(folder: Path, host: str) -> Iterator[int]:
     """The port of a PgBouncer in transaction pooling, with fewer connections than it has clients."""
@@ -47,10 +38,5 @@ def pgbouncer(folder: Path, host: str) -> Iterator[int]:
     if os.geteuid() == 0:  # which it refuses to stay
         line += ["--user", Path(host).owner()]
     with running(subprocess.Popen(line, text=True, start_new_session=True, stderr=subprocess.DEVNULL)):
-        wait_until(lambda: _listens(port))
+        wait_until(lambda: listens(port))
         yield port
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

