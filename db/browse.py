@@ -164,7 +164,8 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.superclass is not None:
         yield predictions.c[wanted.superclass].between(wanted.least, wanted.most)
     if wanted.flag is not None:
-        yield (sa.literal(",") + predictions.c.flags + ",").contains(f",{wanted.flag},", autoescape=True)
+        flags = sa.literal(",") + predictions.c.flags + ","
+        yield sa.or_(*(flags.contains(f",{wanted.flag}{end}", autoescape=True) for end in (",", ":")))
     if wanted.text is not None:
         yield recordings.c.path.icontains(wanted.text, autoescape=True)
 

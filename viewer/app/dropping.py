@@ -38,7 +38,8 @@ class Score(Handler):
         age, sex = fields.get("age", ""), fields.get("sex", "")
         if sex and sex not in SEXES:
             raise EcgbatchError(f"sex is male, female or left out, not {sex[:20]!r}")
-        upload = await self.score(score_files, self.source, files, _age(age), SEXES.index(sex) if sex else None)
+        how = (_age(age), SEXES.index(sex) if sex else None, fields.get("leads_missing") == "score")
+        upload = await self.score(score_files, self.source, files, *how)
         token = secrets.token_urlsafe(16)  # whoever has the address sees the upload; nobody else can guess it
         self.source.files.put(token, upload)
         return self.redirect(f"/scored/{token}/0" if len(upload.records) == 1 else f"/scored/{token}", status=303)

@@ -10,7 +10,7 @@ from ecgbatch.db.browse import NotThere, Place
 from ecgbatch.db.record import Said, Whole
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
-from ecgbatch.records.recording import SAMPLING_RATE, Flag, Reason, RecordError, Recording
+from ecgbatch.records.recording import SAMPLING_RATE, Flag, Reason, RecordError, Recording, flag_of
 from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer import inline, shading
 from ecgbatch.viewer.app.asked import Asked
@@ -202,7 +202,7 @@ def _scores(probabilities: dict[str, float], thresholds: dict[str, float]) -> li
 
 
 def _meanings(flags: Sequence[str]) -> list[tuple[str, str]]:
-    return [(flag, FLAGS.get(flag, "")) for flag in flags]
+    return [(flag, FLAGS.get(flag_of(flag), "")) for flag in flags]
 
 
 def _provenance(whole: Whole, said: Said | None, model: str) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from ecgbatch.db.migrate import open_read_only
 from ecgbatch.models.preprocessing import filtered
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.weights.registry import Registry
+from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Recording
@@ -69,9 +70,11 @@ class Source:
             yield connection
 
     def recording(self, root: str, path: str) -> Recording:
-        """A record of an archive, read again. Raises RecordError."""
+        """A record of an archive, read again, with however many leads. Raises RecordError."""
         folder = Path(on_disk(root)[0])
-        return read(folder, path, min_seconds=self.settings.min_seconds, follow_links=self.settings.follow_links)
+        settings = self.settings
+        links = settings.follow_links
+        return read(folder, path, min_seconds=settings.min_seconds, follow_links=links, lead_sets=LEAD_SETS)
 
     def warm_up(self) -> None:
         """Makes the default model resident. What is wrong with it is said when something is to be scored."""

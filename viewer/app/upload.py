@@ -44,20 +44,25 @@ class Upload:
     more: bool = False
 
 
-def score_files(source: Source, files: Sequence[HTTPFile], age: float | None, sex: int | None) -> Upload:
+def score_files(
+    source: Source, files: Sequence[HTTPFile], age: float | None, sex: int | None, fewer_leads: bool
+) -> Upload:
     """Scores files; `age` and `sex` go before what they tell. Raises EcgbatchError for what holds no recording.
+
+    With `fewer_leads` records of as few leads are scored as the model is declared for.
 
     The files lie in a folder of the system's for temporary files as long as they are read, open to this user alone.
     """
     scorer = source.scorer()
     upload = Upload(scorer.model.fingerprint)
+    lead_sets = scorer.lead_sets if fewer_leads else None
     with tempfile.TemporaryDirectory(prefix="ecgbatch-app-") as folder:
         root = _laid_down(files, Path(folder))
         records = list(islice(_records(root), MOST_RECORDS + 1))
         upload.more = len(records) > MOST_RECORDS
         for record in records[:MOST_RECORDS]:
             try:
-                recording = read(root, record.path, min_seconds=source.settings.min_seconds)
+                recording = read(root, record.path, min_seconds=source.settings.min_seconds, lead_sets=lead_sets)
                 told = (record.age if age is None else age, record.sex if sex is None else sex)
                 score = score_recording(scorer, recording, record.path, *told)
                 upload.records.append(Dropped(record.path, recording, score))
