@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ecgbatch.db import tallies
 from ecgbatch.db.bulk import fill_in, insert_new
 from ecgbatch.db.functions import CommitWithoutDisk, Now, SecondsFromNow
 from ecgbatch.db.jobs import OPEN, finish_if_complete, note_activity, recount
-from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.db.outcomes import LABEL_COLUMNS, Failure, Prediction, Probabilities
 from ecgbatch.db.schema import (
     ChunkState,
     LeadsMissing,
@@ -42,6 +43,7 @@ class JobPlan:
     root: str
     model_id: int
     model: str
+    thresholds: Probabilities
     windows: Windows
     leads_missing: LeadsMissing
 
@@ -56,6 +58,7 @@ class Claim:
     job_id: int
     number: int
     model_id: int
+    thresholds: Probabilities
     worker: str
     attempt: int
     records: tuple[Record, ...]
@@ -119,6 +122,7 @@ def _store_statement() -> sa.UpdateBase:
         failed=failed,
         state=sa.case((complete, ChunkState.DONE), else_=ChunkState.RUNNING),
         lease_until=sa.case((complete, sa.null()), else_=_RENEWED),
+        **tallies.added(),
     )
     other = chunks.alias("other")
     pending = sa.exists().where(other.c.job_id == sa.bindparam("this_job"), other.c.state == ChunkState.PENDING)
@@ -148,9 +152,14 @@ _RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=_RENE
 def plan_of(connection: Connection, job_id: int) -> JobPlan | None:
     """What a worker must know to work on a job; None if there is no such job."""
     columns = (jobs.c.id, archives.c.root, jobs.c.model_id, models.c.fingerprint, jobs.c.windows, jobs.c.leads_missing)
-    plan = sa.select(*columns).join_from(jobs, models).join(archives, archives.c.id == jobs.c.archive_id)
+    plan = sa.select(*columns, *(models.c[f"threshold_{name}"] for name in LABEL_COLUMNS))
+    plan = plan.join_from(jobs, models).join(archives, archives.c.id == jobs.c.archive_id)
     found = connection.execute(plan.where(jobs.c.id == job_id)).one_or_none()
-    return found and JobPlan(*found[:4], Windows(found.windows), LeadsMissing(found.leads_missing))
+    if found is None:
+        return None
+    id_, root, model_id, fingerprint, windows, leads_missing, norm, mi, sttc, cd, hyp = found
+    thresholds = (norm, mi, sttc, cd, hyp)
+    return JobPlan(id_, root, model_id, fingerprint, thresholds, Windows(windows), LeadsMissing(leads_missing))
 
 
 def claim(
@@ -175,6 +184,7 @@ def claim(
         plan.job_id,
         number,
         plan.model_id,
+        plan.thresholds,
         worker,
         taken.attempts,
         records,
@@ -202,20 +212,26 @@ def _by(claim: Claim) -> dict[str, Any]:
     return dict(this_job=claim.job_id, this_number=claim.number, by=claim.worker)
 
 
-def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lease: timedelta) -> None:
-    """Writes outcomes with the renewed lease, and the chunk's end if they are its last.
+def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lease: timedelta) -> bool:
+    """Writes outcomes with the renewed lease, and the chunk's end if they are its last; says whether the job ended.
 
     Raises LeaseLost, with nothing written.
     """
     scored = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if claim.rescored:
-        _remove_older(connection, claim, [o.recording_id for o in outcomes if o.recording_id in claim.rescored])
+    rescored = [outcome.recording_id for outcome in outcomes if outcome.recording_id in claim.rescored]
+    if rescored:
+        _remove_older(connection, claim, rescored)
     new_scored = _insert_predictions(connection, claim, scored)
+    if rescored:
+        tallies.count_others_anew(connection, claim.job_id, claim.model_id, rescored)
+    if new_scored:
+        tallies.credit(connection, claim.job_id, claim.worker, new_scored)
     unscored = [failure.row() for failure in _unscored(connection, claim, failed)]
     new_failed = insert_new(connection, failures, unscored, at="failed_at", job_id=claim.job_id)
     counts = dict(new_scored=new_scored, new_failed=new_failed, of_model=claim.model_id, lease=lease.total_seconds())
-    stored = connection.execute(_STORE, _by(claim) | counts).one_or_none()
+    new_tallies = tallies.tally(scored, claim.thresholds)
+    stored = connection.execute(_STORE, _by(claim) | counts | new_tallies).one_or_none()
     if stored is None:
         raise LeaseLost
     if not stored.recently_active:
@@ -226,7 +242,8 @@ def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lea
         if stored.failures:
             _supersede_failures(connection, claim.job_id, claim.number, claim.model_id)
         if not stored.pending:
-            finish_if_complete(connection, claim.job_id)
+            return finish_if_complete(connection, claim.job_id)
+    return False
 
 
 def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[Prediction]) -> int:

@@ -26,7 +26,7 @@ def stored_queries() -> dict[str, str]:
 def query(name: str | None, sql: str | None, given: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Run a stored query, or any SELECT.
 
-    Without either it lists the stored queries. A parameter of a stored query that is not given is NULL.
+    Without either it lists the stored queries. All of them take --param job=N; without it they are of all jobs.
     """
     from ecgbatch.db.migrate import open_database
     from ecgbatch.db.select import parameters_of, select

@@ -108,3 +108,20 @@ def _seconds_between_sqlite(element: SecondsBetween, compiler: SQLCompiler, **op
 def _seconds_between_postgresql(element: SecondsBetween, compiler: SQLCompiler, **options: Any) -> str:
     earlier, later = (compiler.process(clause, **options) for clause in element.clauses)
     return f"EXTRACT(EPOCH FROM {later} - {earlier})::float8"
+
+
+class Least(FunctionElement[float]):
+    """The least of several numbers."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(Least, "sqlite")
+def _least_sqlite(element: Least, compiler: SQLCompiler, **options: Any) -> str:
+    return f"min({compiler.process(element.clauses, **options)})"
+
+
+@compiles(Least, "postgresql")
+def _least_postgresql(element: Least, compiler: SQLCompiler, **options: Any) -> str:
+    return f"least({compiler.process(element.clauses, **options)})"

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ecgbatch.db import tallies
 from ecgbatch.db.bulk import insert_new
 from ecgbatch.db.functions import Now, SecondsBetween, TextIn
 from ecgbatch.db.schema import (
@@ -53,7 +54,8 @@ def register_model(
     config: dict[str, Any],
 ) -> int:
     """The id of the model with this fingerprint, which is added if it is new."""
-    row = dict(name=name, version=version, fingerprint=fingerprint, config=config)
+    thresholds = {f"threshold_{label}": value for label, value in config["thresholds"].items()}
+    row = dict(name=name, version=version, fingerprint=fingerprint, config=config, **thresholds)
     _add_if_new(connection, models, **row, created_at=Now())
     same = sa.select(models.c.id).where(models.c.fingerprint == fingerprint)
     return int(connection.execute(same).scalar_one())
@@ -230,6 +232,7 @@ def recount(connection: Connection, job_id: int, numbers: Sequence[int]) -> int:
         failed=count(failed, ~sa.exists().where(failures.c.recording_id == predictions.c.recording_id, of_model)),
     )
     connection.execute(chunks.update().where(these).values(**counts))
+    tallies.count_anew(connection, job_id, numbers)
     complete = chunks.c.scored + chunks.c.reused + chunks.c.failed == chunks.c.size
     done = chunks.update().where(these, complete).values(state=ChunkState.DONE, lease_until=None)
     return connection.execute(done).rowcount
@@ -241,13 +244,22 @@ def all_enqueued(connection: Connection, job_id: int) -> None:
     finish_if_complete(connection, job_id)
 
 
-def finish_if_complete(connection: Connection, job_id: int) -> None:
-    """Ends the job when every chunk is done; the row's lock lets the last chunk see the others."""
+def finish_if_complete(connection: Connection, job_id: int) -> bool:
+    """Ends the job when every chunk is done; says whether it did. The row's lock lets the last chunk see the others."""
     connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update(key_share=True))
     unfinished = sa.exists().where(chunks.c.job_id == job_id, chunks.c.state != ChunkState.DONE)
     finish = jobs.update().where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, ~unfinished)
     finished = dict(state=JobState.FINISHED, finished_at=Now(), worked_seconds=WORKED, active_at=Now())
-    connection.execute(finish.values(finished))
+    return connection.execute(finish.values(finished)).rowcount > 0
+
+
+def refresh_statistics(connection: Connection) -> None:
+    """Tells PostgreSQL of the rows that a job has brought: until it knows, what joins them may take minutes.
+
+    A role that neither owns the tables nor may MAINTAIN them leaves that to the server, which does it within minutes.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) recordings, job_items, chunks, predictions, failures")
 
 
 def note_activity(connection: Connection, job_id: int) -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import JobState, failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.db.schema import JobState, chunks, failures, job_items, jobs, models, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
 
@@ -70,15 +70,5 @@ def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tu
 
 def superclasses(connection: Connection, job_id: int) -> dict[str, int]:
     """How many of a job's records have each superclass, at the thresholds of its model."""
-    job = sa.select(models.c.id, models.c.config).join_from(jobs, models).where(jobs.c.id == job_id)
-    model_id, config = connection.execute(job).one()
-    scored = job_items.join(
-        predictions,
-        (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == model_id),
-    )
-    counts = [
-        sa.func.count().filter(predictions.c[name] >= threshold).label(name.upper())
-        for name, threshold in config["thresholds"].items()
-    ]
-    query = sa.select(*counts).select_from(scored).where(job_items.c.job_id == job_id)
-    return dict(connection.execute(query).mappings().one())
+    counts = [sa.func.coalesce(sa.func.sum(chunks.c[name]), 0).label(name.upper()) for name in LABEL_COLUMNS]
+    return dict(connection.execute(sa.select(*counts).where(chunks.c.job_id == job_id)).mappings().one())

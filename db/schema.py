@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from ecgbatch.db.outcomes import LABEL_COLUMNS
+
 
 class JobState(StrEnum):
     """A job is `enqueueing` until all its records are in SQL, and `finished` when each has its end."""
@@ -107,6 +109,7 @@ models = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
+    *(sa.Column(f"threshold_{name}", sa.Float, nullable=False, server_default="0.5") for name in LABEL_COLUMNS),
 )
 
 jobs = sa.Table(
@@ -143,6 +146,8 @@ chunks = sa.Table(
     sa.Column("lease_until", UtcTime),
     sa.Column("worker", sa.Text),
     sa.Column("task_id", sa.Text),
+    *(sa.Column(name, sa.Integer, nullable=False, server_default="0") for name in (*LABEL_COLUMNS, "flagged")),
+    sa.Column("margin", sa.Float, nullable=False, server_default="1"),
     sa.Index("chunks_by_state", "state", "job_id", "number"),
 )
 
@@ -197,9 +202,19 @@ windows = sa.Table(
     sa.Column("recording_id", BigId, primary_key=True),
     sa.Column("model_id", BigId, primary_key=True),
     sa.Column("start_s", sa.Float, primary_key=True),
-    *(sa.Column(name, sa.Float, nullable=False) for name in ("norm", "mi", "sttc", "cd", "hyp")),
+    *(sa.Column(name, sa.Float, nullable=False) for name in LABEL_COLUMNS),
     sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
     sqlite_with_rowid=False,
+)
+
+job_workers = sa.Table(
+    "job_workers",
+    metadata,
+    sa.Column("job_id", BigId, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("records", sa.BigInteger, nullable=False),
+    sa.Column("first_scored_at", UtcTime, nullable=False),
+    sa.Column("last_scored_at", UtcTime, nullable=False),
 )
 
 workers = sa.Table(

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from ecgbatch.db import chunks, workers
+from ecgbatch.db import chunks, jobs, workers
 from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
@@ -78,7 +78,8 @@ class ScoringProcess:
 
         def store(outcomes: Sequence[Outcome]) -> None:
             nonlocal scored, failed
-            self.database.write(chunks.store, claim, outcomes, self.lease_length)
+            if self.database.write(chunks.store, claim, outcomes, self.lease_length):
+                self.database.write(jobs.refresh_statistics)
             predictions = sum(isinstance(outcome, Prediction) for outcome in outcomes)
             scored, failed = scored + predictions, failed + len(outcomes) - predictions
 

@@ -5,4 +5,5 @@ FROM job_progress p
 JOIN jobs j ON j.id = p.job_id
 JOIN archives a ON a.id = j.archive_id
 JOIN models m ON m.id = j.model_id
+WHERE p.job_id = COALESCE(:job, p.job_id)
 ORDER BY p.job_id

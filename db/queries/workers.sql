@@ -1,5 +1,5 @@
--- what each worker process scored, and when
-SELECT worker, COUNT(*) AS records, MIN(scored_at) AS first_scored_at, MAX(scored_at) AS last_scored_at
-FROM predictions
-GROUP BY worker
-ORDER BY first_scored_at
+-- what each worker process scored, and when, by job
+SELECT job_id, worker, records, first_scored_at, last_scored_at
+FROM job_workers
+WHERE job_id = COALESCE(:job, job_id)
+ORDER BY job_id, first_scored_at

@@ -8,6 +8,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from celery import Celery
+from scoring import THRESHOLDS
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Claim
@@ -31,7 +32,7 @@ def app(redis_url: str, sqlite: Database) -> Celery:
 def make_job(database: Database, name: str, records: int, priority: Priority = Priority.NORMAL) -> int:
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, name, f"/{name}")
-        model_id = jobs.register_model(connection, "m", "1", "fingerprint", {})
+        model_id = jobs.register_model(connection, "m", "1", "fingerprint", {"thresholds": THRESHOLDS})
         job_id, _ = jobs.open_job(connection, archive_id, model_id, priority)
         jobs.add_records(connection, job_id, [Record(f"r{n}") for n in range(records)], 2)
         jobs.all_enqueued(connection, job_id)

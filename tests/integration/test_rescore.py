@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from commands import Command
-from scoring import LEASE, claim, failure, prediction, score, take
+from scoring import LEASE, THRESHOLDS, claim, failure, prediction, score, take
 
 from ecgbatch.db import chunks, jobs, reports
 from ecgbatch.db.engine import Database
@@ -21,7 +21,7 @@ RECORDS = [Record(f"r{n}", 50.0, 1) for n in range(6)]
 def open_job(database: Database, rescore: Rescore = Rescore.NONE) -> int:
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
-        model_id = jobs.register_model(connection, "m", "1", "a", {})
+        model_id = jobs.register_model(connection, "m", "1", "a", {"thresholds": THRESHOLDS})
         return jobs.open_job(connection, archive_id, model_id, Priority.NORMAL, rescore)[0]
 
     return database.write(make)

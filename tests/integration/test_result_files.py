@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import Command
-from scoring import make_job, score, take
+from scoring import THRESHOLDS, make_job, score, take
 
 from ecgbatch.db.engine import Database
 from ecgbatch.db.export import COLUMNS, Which, export
@@ -99,7 +99,7 @@ def _make_job(connection, job_id: int, records: int) -> None:  # type: ignore[no
     from ecgbatch.records.recording import Record
 
     archive = jobs.register_archive(connection, f"a{job_id}", f"/a{job_id}")
-    model = jobs.register_model(connection, "m", "1", "f", {})
+    model = jobs.register_model(connection, "m", "1", "f", {"thresholds": THRESHOLDS})
     assert jobs.open_job(connection, archive, model, Priority.NORMAL) == (job_id, False)
     jobs.add_records(connection, job_id, [Record(f"record/{n:08}") for n in range(records)], 256)
 

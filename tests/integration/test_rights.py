@@ -64,13 +64,11 @@ def test_a_worker_scores_and_cannot_drop(command: Command, archive: Path, roles:
 
 
 @pytest.mark.parametrize("command", ["reader"], indirect=True)
-def test_a_reader_queries_results_and_nothing_else(command: Command, archive: Path) -> None:
+def test_a_reader_looks_and_does_nothing_else(command: Command, archive: Path, roles: Roles) -> None:
     assert command.rows("SELECT count(*) AS n FROM results WHERE mi > 2") == [{"n": 0}]
     command("query", "superclasses")
-    refused: list[tuple[list[str | Path], str]] = [
-        (["status"], "permission denied for "),
-        (["query", "--sql", "SELECT * FROM failures"], "permission denied for table failures"),
-        (["run", archive], "docs/operations.md has the GRANTs"),
-    ]
-    for arguments, reason in refused:
-        assert reason in command(*arguments, status=1).stderr.splitlines()[-1]
+    command("status")
+    assert "docs/operations.md has the GRANTs" in command("run", archive, status=1).stderr.splitlines()[-1]
+    for statement in ("DELETE FROM failures", "UPDATE jobs SET state = 'cancelled'"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            roles.execute(statement, "reader")

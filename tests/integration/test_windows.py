@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from commands import Command
 from numpy.typing import NDArray
-from scoring import LEASE, claim, failure, prediction, take
+from scoring import LEASE, THRESHOLDS, claim, failure, prediction, take
 from wfdb_files import write
 
 from ecgbatch.db import chunks, jobs
@@ -28,7 +28,7 @@ RECORDS = [Record(f"r{n}", 50.0, 1) for n in range(3)]
 def open_job(database: Database, windows: Windows, rescore: Rescore = Rescore.NONE) -> int:
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
-        model_id = jobs.register_model(connection, "m", "1", "a", {})
+        model_id = jobs.register_model(connection, "m", "1", "a", {"thresholds": THRESHOLDS})
         return jobs.open_job(connection, archive_id, model_id, Priority.NORMAL, rescore, windows)[0]
 
     return database.write(make)
