@@ -16,17 +16,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from browser import CHROMIUM, Page, browser
 from commands import Command, free_port, listens, running, wait_until
-from scoring import LEASE, claim, take
+from scoring import LEASE, claim, make_job, score, take
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db import chunks, jobs
-from ecgbatch.db.browse import Place, Wanted, job_of, page
+from ecgbatch.db.browse import Place, TooSlow, Wanted, failed_page, job_of, page, within
 from ecgbatch.db.chunks import Outcome
+from ecgbatch.db.compare import apart, compare
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import upgrade
 from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.db.record import record_of
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.models.score_files import read_file, score_recording
@@ -193,7 +196,7 @@ def test_records_are_filtered_and_sorted(served: Served) -> None:
 @pytest.mark.parametrize("descending", [False, True])
 def test_pages_follow_each_other_in_both_directions(served: Served, sort: str, descending: bool) -> None:
     wanted = Wanted(sort=sort, descending=descending)
-    with served.database.read() as connection:
+    with within(served.database, 60) as connection:
         job = job_of(connection, 1)
         whole = [row.id for row in page(connection, job, wanted, Place(), 100).rows]
         assert len(whole) == 5
@@ -204,6 +207,36 @@ def test_pages_follow_each_other_in_both_directions(served: Served, sort: str, d
             back = page(connection, job, wanted, Place(before=after), 2)
             assert [row.id for row in back.rows] == whole[max(at - 2, 0) : at]
             assert (back.more_before, back.more_after) == (at > 2, True)
+
+
+def test_each_database_is_looked_through(database: Database) -> None:
+    """On PostgreSQL too, through a connection that cannot write."""
+    both = [make_job(database, 7, chunk_size=10, model=model) for model in "ab"]
+    for chunk, failing in zip(take(database), ("r2", "r3"), strict=True):
+        score(database, chunk, frozenset({failing}))
+    readable = Database(database.url.render_as_string(hide_password=False), read_only=True)
+    with within(readable, 60) as connection:
+        one, other = (job_of(connection, job) for job in both)
+        wanted = Wanted("mi", 0.05, 0.5, text="R", sort="path", descending=True)
+        middle = page(connection, one, wanted, Place(after=6), 2)
+        assert [row.path for row in middle.rows] == ["r4", "r3"]
+        assert (middle.more_before, middle.more_after) == (True, True)
+        assert page(connection, one, Wanted(sort="mi", flag="short"), Place(), 9).rows == []
+        assert [row.path for row in failed_page(connection, other, "truncated", "r3", Place(), 9).rows] == ["r3"]
+        agreement = compare(connection, one, other)
+        assert (agreement.records, agreement.agreements["norm"].both) == (5, 5)
+        assert apart(connection, one, other, "norm", 9) == []
+        whole = record_of(connection, one.id, 3)
+        assert (whole.path, whole.failure is not None, len(whole.said)) == ("r2", True, 1)
+    with readable.read() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
+        connection.exec_driver_sql("DELETE FROM predictions")
+
+
+def test_nothing_takes_longer_than_it_may(database: Database) -> None:
+    series = "(SELECT 1 AS n UNION ALL SELECT 2)"
+    crossed = ", ".join(f"{series} AS s{at}" for at in range(40))
+    with pytest.raises(TooSlow, match=r"longer than 0.2 seconds"), within(database, 0.2) as connection:
+        connection.exec_driver_sql(f"SELECT COUNT(*) FROM {crossed}")
 
 
 def test_a_record_has_its_picture_scores_and_provenance(served: Served) -> None:
@@ -270,10 +303,14 @@ def test_dropped_files_are_scored_and_not_kept(served: Served) -> None:
     files = {f"../../{name}{suffix}": (served.archive / f"{name}{suffix}").read_bytes() for suffix in (".hea", ".dat")}
     before = sorted(served.command.folder.rglob("*"))
     shown = served.post(files, age="61", sex="female")
-    score = score_recording(
+    scored = score_recording(
         Scorer(Registry(SHIPPED).find(None)), read_file(served.archive / f"{name}.hea"), age=61, sex=1
     )
-    for words in ("61 years, female", score.input_sha256, *(f"{value:.3f}" for value in score.probabilities.values())):
+    for words in (
+        "61 years, female",
+        scored.input_sha256,
+        *(f"{value:.3f}" for value in scored.probabilities.values()),
+    ):
         assert words in text_of(shown)
     assert shown.count("<polyline") == 13
     assert sorted(served.command.folder.rglob("*")) == before
@@ -334,12 +371,6 @@ def request_by(port: str, user: str | None) -> urllib.request.Request:
     return urllib.request.Request(f"http://127.0.0.1:{port}/", headers=known)
 
 
-def test_the_database_is_never_written(served: Served) -> None:
-    readable = Database(served.command.environment["ECGBATCH_DATABASE_URL"], read_only=True)
-    with readable.read() as connection, pytest.raises(Exception, match="readonly"):
-        connection.exec_driver_sql("DELETE FROM predictions")
-
-
 def test_without_a_database_files_are_scored_all_the_same(tmp_path: Path) -> None:
     command = Command(tmp_path, ECGBATCH_APP_PORT=(port := str(free_port())))
     with running(command.start("app", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)):
@@ -375,6 +406,18 @@ def test_clicking_through(served: Served, chromium: Page) -> None:
     chromium.click(".pager a")
     assert chromium.ask("document.querySelectorAll('.records tbody tr').length") == 1
     assert chromium.problems() == []
+
+
+@needs_chromium
+def test_progress_is_live(served: Served, chromium: Page) -> None:
+    job = make_job(served.database, 3, archive="/elsewhere")
+    chromium.open(f"{served.url}/jobs/{job}")
+    assert "3 to go" in chromium.text()
+    chromium.ask("window.same = true")
+    [chunk] = take(served.database)
+    score(served.database, chunk)
+    wait_until(lambda: "finished 3 records" in chromium.text())
+    assert chromium.ask("window.same"), "the page was loaded again"
 
 
 @needs_chromium

@@ -1,6 +1,4 @@
 // Brings the parts of a page that change while jobs run up to date; without this script the page is loaded again.
-const live = document.querySelector("[data-live]");
-
 async function refresh() {
   if (!document.hidden) {
     const answer = await fetch(location.href);
@@ -12,9 +10,9 @@ async function refresh() {
   setTimeout(refresh, 2000);
 }
 
-if (live !== null) setTimeout(refresh, 2000);
+if (document.querySelector("[data-live]") !== null) setTimeout(refresh, 2000);
 
-// A file that was dropped is sent at once where nothing else is to be filled in before.
+// Names the files that were dropped or chosen: the browser's own words for them lie under the area.
 document.querySelector("#files")?.addEventListener("change", (event) => {
   const names = [...event.target.files].map((file) => file.name);
   document.querySelector("#chosen").textContent = names.join(", ");
