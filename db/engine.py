@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SAWarning
 
 from ecgbatch import urls
+from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError
 
 P = ParamSpec("P")
@@ -35,6 +37,8 @@ SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
 READ_ONLY_TRANSACTION = "25006"
 """What a server says that is no longer the primary one, or not yet."""
 INSUFFICIENT_PRIVILEGE = "42501"
+NOT_THERE = ("3F000", "42P01", "42703")
+"""No schema, no such table, no such column."""
 
 
 class DatabaseAway(EcgbatchError):
@@ -58,9 +62,10 @@ class Database:
             if self.url.drivername == "postgresql":
                 self.url = self.url.set(drivername="postgresql+psycopg")
             self.engine = _engine(self.url, patience > 0, read_only)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, ModuleNotFoundError, NoSuchModuleError, SAWarning, ValueError) as error:
+            cause = first_line(error) if type(error) in (SAWarning, ValueError) else type(error).__name__
             raise EcgbatchError(
-                f"ECGBATCH_DATABASE_URL {urls.without_secrets(url)} cannot be used ({type(error).__name__}); "
+                f"ECGBATCH_DATABASE_URL {urls.without_secrets(url)} cannot be used ({cause}); "
                 "give sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME (needs ecgbatch[postgresql])"
             ) from None
 
@@ -120,6 +125,13 @@ class Database:
                 f"the role {self.url.username!r} may not do that in the database {self}: {first_line(error)}; "
                 "docs/operations.md has the GRANTs"
             ) from None
+        if error.statement is None:  # it fails at the door: a file that is none of SQLite's, an option that is none
+            raise self._unreachable(error) from None
+        if _sqlstate(error) in NOT_THERE:
+            raise EcgbatchError(
+                f"what ecgbatch made in the database {self} is not to be seen: {first_line(error)}; see that the URL's "
+                "database and search_path are those of `ecgbatch db upgrade`"
+            ) from None
         if not _passing(error):
             raise error
 
@@ -131,17 +143,39 @@ class Database:
 
 
 def _engine(url: sa.URL, patient: bool, read_only: bool) -> Engine:
-    """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand."""
+    """Who has patience learns of a lost connection from a statement that fails, and need not ask beforehand.
+
+    Raises ValueError or SAWarning for options that the driver does not know.
+    """
     if url.get_backend_name() != "sqlite":
-        arguments = _signs_of_life(url) | {"prepare_threshold": _prepare_threshold(url)}
+        _check_options(url)
+        arguments = _signs_of_life(url)
+        arguments |= {"prepare_threshold": _prepare_threshold(url), "client_encoding": "utf8"}
         options = {"postgresql_readonly": read_only}
         engine = sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments, execution_options=options)
         sa.event.listen(engine, "begin", _begin_postgresql)
         return engine
-    engine = sa.create_engine(_only_to_read(url) if read_only else url, connect_args={"timeout": LOCK_SECONDS})
+    if url.database in (None, "", ":memory:") or "memory" in url.query.values():
+        raise ValueError("a database in memory is another one for each process")
+    url = _only_to_read(url) if read_only else url
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SAWarning)
+        engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
+    engine.dialect.create_connect_args(url)
     sa.event.listen(engine, "connect", _leave_sqlite if read_only else _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _check_options(url: sa.URL) -> None:
+    """Raises ValueError unless the options are PostgreSQL's own: those of psycopg are changes to our code."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo(**{name: str(value) for name, value in url.query.items() if name != "prepare_threshold"})
+    except ProgrammingError as error:
+        raise ValueError(first_line(error)) from None
 
 
 def _prepare_threshold(url: sa.URL) -> int | None:
@@ -202,9 +236,3 @@ def _conflict(error: DBAPIError) -> bool:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what the driver says."""
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

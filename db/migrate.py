@@ -50,15 +50,15 @@ def upgrade(database: Database) -> str:
 def _missing_right(database: Database) -> str:
     """Which right a role of PostgreSQL lacks to make or change the tables, and how it is given."""
     with database.read() as connection:
-        role, name, may_create = connection.exec_driver_sql(
-            "SELECT quote_ident(current_user), quote_ident(current_database()), "
+        role, name, schema, may_create = connection.exec_driver_sql(
+            "SELECT quote_ident(current_user), quote_ident(current_database()), quote_ident(current_schema()), "
             "has_schema_privilege(current_schema(), 'CREATE')"
         ).one()
     if may_create:
         return f"the role {role} does not own the tables of {database}: run `ecgbatch db upgrade` as the one that does"
     return (
         f"the role {role} may not make tables in {database}; as the owner of the database run, in {name}: "
-        f"GRANT CREATE ON SCHEMA public TO {role};"
+        f"GRANT CREATE ON SCHEMA {schema} TO {role};"
     )
 
 
@@ -68,6 +68,12 @@ def _migrate(connection: Connection) -> None:
 
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise EcgbatchError(
+                f"the database's encoding is {encoding}, which cannot hold every name of a file; make it anew: "
+                "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            )
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

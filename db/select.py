@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
-from ecgbatch.db.engine import Database, first_line
+from ecgbatch.db.engine import Database
+from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError
 
 READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)

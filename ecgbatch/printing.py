@@ -31,6 +31,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library, or the driver below it, says."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
 def say(text: str) -> None:
     """Prints a line of a command's output."""
     print(printable(text), flush=True)

@@ -103,6 +103,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     known = {variable(f.name): f.name for f in fields(Settings)}
     values = {}
     for key, text in environment.items():
+        if key.endswith("_URL"):
+            text = text.strip()  # it may be from a file, whose last line has an end
         if not key.startswith(PREFIX) or text == "" or _is_of_kubernetes(key, text):
             continue
         if key not in known:

@@ -25,11 +25,11 @@ def complete(url: str, password: str | None = None) -> str:
     scheme = re.sub(r"^postgres(?=$|\+)", "postgresql", found["scheme"])
     user = quote(unquote(found["user"] or ""), safe="")
     secret = f":{quote(password, safe='')}" if password else ""
-    query = _checked(scheme, found["query"])
-    return (
-        f"{scheme}://{user}{secret}{'@' if user or secret else ''}{found['hosts']}{found['path'] or ''}"
-        f"{'?' if query else ''}{query}"
-    )
+    hosts, path, query = found["hosts"], found["path"] or "", _checked(scheme, found["query"])
+    if "," in hosts and scheme.startswith("postgresql"):  # SQLAlchemy takes several as options alone
+        each = "&".join(f"host={quote(host, safe=':')}" for host in hosts.split(","))
+        hosts, path, query = "", path or "/", f"{each}&{query}" if query else each
+    return f"{scheme}://{user}{secret}{'@' if user or secret else ''}{hosts}{path}{'?' if query else ''}{query}"
 
 
 def _checked(scheme: str, query: str | None) -> str:

@@ -29,6 +29,8 @@ from ecgbatch.records.resampling import resample
 FULL_SECONDS = Fraction(99, 10)
 """From here on a record counts as ten seconds: a Schiller device, for one, gives 9.996."""
 
+LONGEST_DEVICE = 100
+
 ZERO_SECONDS = 0.1
 """From here on zeros in all leads at a record's end are no signal but filling."""
 
@@ -126,8 +128,13 @@ def finish(decoded: Decoded, sha256: str, min_seconds: float, lead_sets: Collect
     if leads.lead_set:
         flags.add(flag_about(Flag.LEADS_MISSING, leads.lead_set))
     signal = np.ascontiguousarray(signal)
-    age, sex, device = decoded.age, decoded.sex, decoded.device
-    return Recording(signal, sha256, tuple(sorted(flags)), age, sex, decoded.format, device, leads.lead_set)
+    about = decoded.age, decoded.sex, decoded.format, _shown(decoded.device), leads.lead_set
+    return Recording(signal, sha256, tuple(sorted(flags)), *about)
+
+
+def _shown(text: str | None) -> str | None:
+    """What can be shown and stored anywhere of a text, which may be anything: bytes of zero, half a letter."""
+    return "".join(c for c in text if c.isprintable())[:LONGEST_DEVICE].strip() or None if text else None
 
 
 def finish_windows(

@@ -9,16 +9,19 @@ from celery.app.amqp import AMQP
 from celery.loaders.app import AppLoader
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ecgbatch import urls
 from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
 from ecgbatch.db.schema import Priority
+from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.transport import Connection
 
 REDIS_ERRORS = (OSError, OperationalError, RedisError)
+ANSWER_SECONDS = 5
+"""How long a server may take to answer that it is there."""
 
 
 class Loader(AppLoader):
@@ -74,8 +77,10 @@ def make_app(settings: Settings, identity: str, **context: Any) -> Celery:
         worker_send_task_events=True,
         worker_hijack_root_logger=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_consumer="ecgbatch.worker.consumer:Consumer",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # a server that refuses, full or read-only, is away like one that is silent
         broker_transport_options={
             "global_keyprefix": key_prefix(identity),
             "queue_order_strategy": "priority",
@@ -108,14 +113,26 @@ def connected_app(settings: Settings, database: Database, **context: Any) -> Cel
 
 
 def ping(app: Celery) -> None:
-    """Raises EcgbatchError when the app's Redis server does not answer."""
+    """Raises EcgbatchError when the app's Redis server does not answer, or is none that carries messages."""
+    url = urls.without_secrets(app.conf.ecgbatch_settings.redis_url)
     try:
-        with app.connection_for_write(connect_timeout=5) as connection:
+        options = app.conf.broker_transport_options | {"socket_timeout": ANSWER_SECONDS}
+        with app.connection_for_write(connect_timeout=ANSWER_SECONDS, transport_options=options) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1)
-            connection.default_channel.client.ping()
-    except (ValueError, KeyError, *REDIS_ERRORS) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        url = urls.without_secrets(app.conf.ecgbatch_settings.redis_url)
+            client = connection.default_channel.client
+            client.ping()
+            mode = _mode(client)
+    except (ValueError, KeyError, TypeError, *REDIS_ERRORS) as error:
         raise EcgbatchError(
-            f"no Redis server answers at {url} ({cause}); start it, or set ECGBATCH_REDIS_URL"
+            f"no Redis server answers at {url} ({first_line(error)}); start it, or set ECGBATCH_REDIS_URL"
         ) from None
+    if mode != "standalone":
+        raise EcgbatchError(f"the Redis server at {url} is a {mode}: give one that is by itself, or its primary one")
+
+
+def _mode(client: Any) -> str:
+    """What kind of server it is: standalone, cluster or sentinel; who may not ask will see."""
+    try:
+        return str(client.info("server").get("redis_mode", "standalone"))
+    except ResponseError:
+        return "standalone"

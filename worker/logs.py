@@ -23,11 +23,19 @@ def set_up_logs(log_format: str) -> None:
     """Lets all that is logged in this process go to standard error, `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
+    handler.addFilter(_in_a_line)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """Celery's own lines, without the tracebacks of what it lives through."""
+    if record.name.partition(".")[0] in ("celery", "kombu"):
+        record.msg, record.args, record.exc_info = record.getMessage().strip().partition("\n")[0], None, None
+    return True
 
 
 def say(log: logging.Logger, message: str, **fields: Any) -> None:

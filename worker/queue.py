@@ -12,6 +12,7 @@ from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import Priority
+from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import REDIS_ERRORS
 from ecgbatch.worker.message import TASK, ChunkMessage
@@ -37,10 +38,12 @@ def fill_queue(database: Database, app: Celery, priority: Priority, queue_chunks
             publish(app, priority, chunk)
         return len(queued)
     except REDIS_ERRORS as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EcgbatchError(
-            f"Redis takes no messages ({cause}); nothing is lost: mend it, and the same command goes on"
-        ) from error
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> EcgbatchError:
+    cause = first_line(error)
+    return EcgbatchError(f"Redis takes no messages ({cause}); nothing is lost: mend it, and the same command goes on")
 
 
 def publish(app: Celery, priority: Priority, chunk: QueuedChunk) -> None:
@@ -65,9 +68,13 @@ def reconcile(database: Database, app: Celery, settings: Settings) -> int:
     """Makes lost chunks pending and publishes what is pending; returns how many chunks were lost.
 
     Lost are those whose worker fell silent and those whose message is gone, both for as long as a lease. It can run at
-    any time and in several places at once: a chunk published twice is scored once.
+    any time and in several places at once: a chunk published twice is scored once. Raises EcgbatchError when Redis or
+    the database refuse.
     """
-    waiting = {priority: queue_length(app, priority) for priority in Priority}
+    try:
+        waiting = {priority: queue_length(app, priority) for priority in Priority}
+    except REDIS_ERRORS as error:
+        raise _refused(error) from error
     lost = database.write(dispatch.find_lost, waiting, timedelta(seconds=settings.lease_seconds))
     fill_queues(database, app, settings.queue_chunks)
     return lost

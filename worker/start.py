@@ -84,6 +84,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
         without_mingle=True,
         task_events=True,
     )
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)  # with it each process would begin with a line of another form
     life = _Life(app, settings, database, about)
     life.heed_processes_that_cannot_start()
     for event, handler in (

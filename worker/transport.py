@@ -19,6 +19,7 @@ from kombu.transport import redis
 from redis.exceptions import ResponseError
 
 from ecgbatch.db.schema import Priority
+from ecgbatch.printing import first_line
 from ecgbatch.worker.message import TASK, ChunkMessage
 
 log = logging.getLogger(__name__)
@@ -177,10 +178,13 @@ class Channel(redis.Channel):
         try:
             return work()
         except ResponseError:
-            self._delete_what_is_not_ours()
+            if not self._delete_what_is_not_ours():
+                raise
             return work()
 
-    def _delete_what_is_not_ours(self) -> None:
+    def _delete_what_is_not_ours(self) -> bool:
+        """Whether there was any."""
+        deleted = False
         kinds = {self.unacked_key: b"hash", self.unacked_index_key: b"zset"} | dict.fromkeys(QUEUES, b"list")
         for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
             kinds |= {table % queue: b"set" for queue in QUEUES}
@@ -189,21 +193,29 @@ class Channel(redis.Channel):
                 if client.type(f"{self.global_keyprefix}{key}") not in (kind, b"none"):
                     log.warning("what was found in Redis in the place of %s is deleted", key)
                     client.delete(key)
+                    deleted = True
+        return deleted
 
     def _brpop_read(self, **options: Any) -> Any:
-        return self._or_drop(lambda: super(Channel, self)._brpop_read(**options), "a queue")
+        try:
+            return self._or_drop(lambda: super(Channel, self)._brpop_read(**options), "a queue")
+        except ResponseError:
+            if not self._delete_what_is_not_ours():
+                raise
+            raise Empty from None
 
     def _receive_one(self, c: Any) -> Any:
-        return self._or_drop(lambda: super(Channel, self)._receive_one(c), "remote control")
+        try:
+            return self._or_drop(lambda: super(Channel, self)._receive_one(c), "remote control")
+        except ResponseError as error:  # work goes on without
+            log.warning("Redis allows no remote control: %s", first_line(error))
+            raise Empty from None
 
     def _or_drop(self, read: Callable[[], T], where: str) -> T:
         try:
             return read()
-        except (Empty, *self.connection_errors):
+        except (Empty, ResponseError, *self.connection_errors):
             raise
-        except ResponseError:
-            self._delete_what_is_not_ours()
-            raise Empty from None
         except Exception:  # whatever a decoder makes of what anybody may have written
             _say_dropped(where)
             raise Empty from None

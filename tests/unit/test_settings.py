@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from ecgbatch import urls
@@ -54,6 +55,24 @@ def test_what_does_not_fit_is_one_line_without_a_secret(name: str, value: str, m
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_url_may_come_with_the_end_of_its_line() -> None:
+    given = load({"ECGBATCH_REDIS_URL": "redis://h/0\n", "ECGBATCH_DATABASE_URL": " sqlite:///a.db\n"})
+    assert (given.redis_url, given.database_url) == ("redis://h/0", "sqlite:///a.db")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "port"),
+    [("a:1,b:2", "a,b", "1,2"), ("a,b:2", "a,b", ",2"), ("10.0.0.1,10.0.0.2", "10.0.0.1,10.0.0.2", ",")],
+)
+def test_a_url_may_name_several_servers(hosts: str, host: str, port: str) -> None:
+    given = Settings(database_url=f"postgres://me:p@s@{hosts}/d?target_session_attrs=read-write").database_url
+    url = make_url(given).set(drivername="postgresql+psycopg")
+    [_, options] = create_engine(url).dialect.create_connect_args(url)
+    assert (options["host"], options.get("port", ","), options["password"]) == (host, port, "p@s")
+    assert (options["dbname"], options["target_session_attrs"]) == ("d", "read-write")
+    assert Settings(database_url=given).database_url == given
 
 
 def test_what_kubernetes_sets_is_harmless() -> None:
