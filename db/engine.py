@@ -151,7 +151,7 @@ def _engine(url: sa.URL, patient: bool, read_only: bool) -> Engine:
         _check_options(url)
         arguments = _signs_of_life(url)
         arguments |= {"prepare_threshold": _prepare_threshold(url), "client_encoding": "utf8"}
-        options = {"postgresql_readonly": read_only}
+        options = {"postgresql_readonly": True} if read_only else {}  # else it is for the server to say
         engine = sa.create_engine(url, pool_pre_ping=not patient, connect_args=arguments, execution_options=options)
         sa.event.listen(engine, "begin", _begin_postgresql)
         return engine
