@@ -10,7 +10,6 @@ import click
 
 from ecgbatch.commands import PATH, as_json, columns_by_role, command
 from ecgbatch.printing import print_mapping, print_note, print_rows
-from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold
 
 def _lead_sets(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
     """What --declare takes. Raises click.BadParameter for a name that is no lead set's."""
+    from ecgbatch.records.leads import LEAD_SETS
+
     names = list(LEAD_SETS) if text == "all" else [name.strip() for name in (text or "").split(",") if name.strip()]
     if unknown := [name for name in names if name not in LEAD_SETS]:
         raise click.BadParameter(f"there is no lead set {unknown[0]!r}; there are {', '.join(LEAD_SETS)}")
