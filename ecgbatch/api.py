@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ecgbatch.db.reports import Progress
     from ecgbatch.models.score_files import Score
     from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights.model import Model
     from ecgbatch.records.recording import Recording
 
 
@@ -24,26 +25,38 @@ def load_model(
 ) -> "Scorer":
     """A model that stays in memory, ready to score: `score(scorer, files)`, `score_signals(scorer, signals)`.
 
-    `model` is NAME, NAME:VERSION, or the path of a Lightning checkpoint (.ckpt), for which
-    `normalization` may be the `normalization_params.npz` of its training; without a model it is the default. Raises
-    EcgbatchError for what is not there or is no model.
+    `model` is NAME or NAME:VERSION; a folder with config.json and model.safetensors, as `ecgbatch model export --format
+    hub` makes it, given as a Path or with a slash; `hf:OWNER/REPO[@REVISION]`, which holds the same two files; or the
+    path of a Lightning checkpoint (.ckpt), for which `normalization` may be the `normalization_params.npz` of its
+    training. Without a model it is the default. Raises EcgbatchError for what is not there or is no model.
     """
-    from ecgbatch.models.preprocessing import Normalization
     from ecgbatch.models.scorer import Scorer
+    from ecgbatch.models.weights import hub
     from ecgbatch.models.weights.registry import Registry
 
     settings = settings or load()
     kind = (settings.device, settings.kernel, settings.batch_size)
-    if not str(model).endswith(".ckpt"):
-        wanted = settings.model if model is None else str(model)
-        return Scorer(Registry(settings.model_dir).find(wanted), *kind)
+    with tempfile.TemporaryDirectory(prefix="ecgbatch-model-") as folder:
+        if str(model).endswith(".ckpt"):
+            found = _of_checkpoint(Path(str(model)), normalization, Path(folder))
+        elif str(model).startswith(hub.HUB):
+            found = hub.load_repository(str(model), Path(folder))
+        elif isinstance(model, Path) or "/" in str(model):
+            found = hub.load_folder(Path(str(model)).expanduser(), Path(folder))
+        else:
+            found = Registry(settings.model_dir).find(settings.model if model is None else model)
+        return Scorer(found, *kind)
+
+
+def _of_checkpoint(checkpoint: Path, normalization: Path | None, into: Path) -> "Model":
+    from ecgbatch.models.preprocessing import Normalization
     from ecgbatch.models.weights.checkpoint import read_checkpoint
     from ecgbatch.models.weights.normalization_file import load_normalization
+    from ecgbatch.models.weights.registry import Registry
 
-    config, weights = read_checkpoint(Path(str(model)))
+    config, weights = read_checkpoint(checkpoint)
     values = Normalization() if normalization is None else load_normalization(normalization)
-    with tempfile.TemporaryDirectory(prefix="ecgbatch-model-") as folder:
-        return Scorer(Registry(Path(folder)).add("checkpoint", "0", config, weights, values), *kind)
+    return Registry(into).add("checkpoint", "0", config, weights, values)
 
 
 def read(

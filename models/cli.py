@@ -174,7 +174,9 @@ for _evaluation in (evaluate, compare, measure):
 
 @command("export", group=model, example="ecgbatch model export --format onnx --raw --check /data/ptb-xl model.onnx")
 @click.argument("file", type=PATH, help="Where to write it.")
-@click.option("--format", "kind", required=True, type=click.Choice(["onnx", "torchscript"]), help="What kind of file.")
+@click.option(
+    "--format", "kind", required=True, type=click.Choice(["onnx", "torchscript", "hub"]), help="What it is to be."
+)
 @click.option("--raw", is_flag=True, help="Let the file take mV at 100 Hz and do the cleaning as well.")
 @click.option("--int8", is_flag=True, help="Keep the matrices of an ONNX file in eight bits: a third of the size.")
 @click.option(
@@ -183,18 +185,30 @@ for _evaluation in (evaluate, compare, measure):
     metavar="ARCHIVE",
     help="Compare on records of this archive, up to 64 of ten seconds at 100 Hz; without it on made-up signals.",
 )
-def export_model(file: Path, kind: Literal["onnx", "torchscript"], raw: bool, int8: bool, check: Path | None) -> None:
+def export_model(
+    file: Path, kind: Literal["onnx", "torchscript", "hub"], raw: bool, int8: bool, check: Path | None
+) -> None:
     """Write a model as one file that runs without ecgbatch.
 
     Writes the model of ECGBATCH_MODEL, or the default one, as an ONNX or TorchScript file that takes `signal` (B, T,
     12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, 5), for any number B of records.
     The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
+    As `hub` it is a folder with config.json and model.safetensors, which `ecgbatch.load_model` takes.
     """
-    require_torch("an export")
-    from ecgbatch.models.export.export import export
     from ecgbatch.models.weights.registry import Registry
 
     wanted = Registry(load().model_dir).find(load().model)
+    if kind == "hub":
+        from ecgbatch.models.weights.hub import write_folder
+
+        if raw or int8 or check is not None:
+            raise click.UsageError("--raw, --int8 and --check are of files that are exported, not of --format hub")
+        write_folder(wanted, file)
+        print(f"{file}  {wanted}  fingerprint {wanted.fingerprint[:12]}")
+        return
+    require_torch("an export")
+    from ecgbatch.models.export.export import export
+
     exported = export(wanted, file, kind, raw=raw, int8=int8, archive=check)
     print(
         f"{file}  {wanted.name}:{wanted.version}  fingerprint {wanted.fingerprint[:12]}  "

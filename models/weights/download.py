@@ -44,7 +44,7 @@ def download(source: str, sha256: str) -> tuple[NetworkConfig, Weights]:
         raise EcgbatchError(f"--sha256 takes 64 hex digits, as sha256sum prints them, not {sha256!r}")
     with _temporary_folder() as folder:
         path = Path(folder) / "downloaded.ckpt"
-        found = _fetch(source, path)
+        found = fetch(source, path)
         if found != expected:
             raise EcgbatchError(f"{source} has the SHA-256 {found}, not {expected}: nothing is kept")
         try:
@@ -60,7 +60,7 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
         raise EcgbatchError(f"there is no folder for temporary files ({error.strerror}): set TMPDIR") from None
 
 
-def _fetch(source: str, path: Path) -> str:
+def fetch(source: str, path: Path) -> str:
     """Writes the file at `source` to `path` and returns its SHA-256; each error is one line that names the source."""
     try:
         with _deadline(DEADLINE), path.open("wb") as file, open_source(source) as response:

@@ -118,7 +118,7 @@ class Registry:
 
     def check_free(self, name: str, version: str) -> None:
         """Raises EcgbatchError when a model cannot have this name and version, or another has them."""
-        _check_name(name, version)
+        check_name(name, version)
         if any((model.name, model.version) == (name, version) for model in self.available()):
             raise EcgbatchError(f"there is another model {name}:{version} already: give this one a new version")
 
@@ -145,7 +145,8 @@ class Registry:
         return chosen
 
 
-def _check_name(name: str, version: str) -> None:
+def check_name(name: str, version: str) -> None:
+    """Raises EcgbatchError for a name or version that makes no file name."""
     if not NAME.fullmatch(name):
         raise EcgbatchError(f"a model's name is of letters, digits, dots, dashes and underscores, not {name!r}")
     if not VERSION.fullmatch(version):

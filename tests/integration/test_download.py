@@ -26,9 +26,11 @@ import numpy as np
 import pytest
 from commands import Command, running, wait_until
 
+import ecgbatch
 from ecgbatch.cli import main
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.weights import download, sources
+from ecgbatch.models.weights.registry import Registry
 
 SMALL = NetworkConfig("stacked", 16, 2, 1)
 TOKEN = "hf_of_this_test"
@@ -465,6 +467,24 @@ def test_hugging_face_out_of_reach(command: Command) -> None:
         command.environment["HF_ENDPOINT"] = f"https://127.0.0.1:{unused.getsockname()[1]}"
         assert "refused" in refusal(command, "hf:owner/name/a.ckpt")
     assert "a source is" in refusal(command, "hf:..owner/name/a.ckpt")
+
+
+def test_a_model_from_a_repository(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    settings = ecgbatch.Settings(model_dir=tmp_path / "models")
+    shipped = Registry(settings.model_dir).find("xlstm-ecg:1.1.0")
+    commit = "c" * 40
+    for name in ("config.json", "model.safetensors"):
+        file = shipped.weights_path.with_suffix(".json") if name == "config.json" else shipped.weights_path
+        site.answers[f"/owner/name/resolve/{commit}/{name}"] = gives(file.read_bytes())
+    scorer = ecgbatch.load_model(f"hf:owner/name@{commit}", settings=settings)
+    assert scorer.model.fingerprint == shipped.fingerprint
+    with pytest.raises(ecgbatch.EcgbatchError, match="404"):
+        ecgbatch.load_model("hf:owner/name", settings=settings)
+    site.answers[f"/owner/name/resolve/{commit}/config.json"] = gives(b"[]")
+    with pytest.raises(ecgbatch.EcgbatchError, match=f"hf:owner/name@{commit}/config.json is no description"):
+        ecgbatch.load_model(f"hf:owner/name@{commit}", settings=settings)
 
 
 @pytest.fixture

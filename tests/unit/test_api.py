@@ -10,6 +10,7 @@ from golden import CONFIGS, golden_weights, write_checkpoint
 
 import ecgbatch
 from ecgbatch import EcgbatchError, RecordError, Settings
+from ecgbatch.cli import main
 
 
 def test_these_names_and_no_others() -> None:
@@ -102,3 +103,21 @@ def test_one_record_of_many_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "many.h5").write_bytes(b"not really")
     with pytest.raises(RecordError):
         ecgbatch.read(f"{tmp_path}/many.h5::7")
+
+
+def test_a_folder_as_hubs_have_it_is_a_model(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "for a hub"
+    assert main(["model", "export", "--format", "hub", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    default = ecgbatch.load_model(settings=settings).model
+    for where in (folder, f"{folder}/"):
+        assert ecgbatch.load_model(where, settings=settings).model.description == default.description
+    assert main(["model", "export", "--format", "hub", str(folder)]) == 1, "nothing is written over"
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(EcgbatchError, match="cannot read the weights"):
+        ecgbatch.load_model(folder, settings=settings)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EcgbatchError, match=r"holds no config\.json and model\.safetensors"):
+        ecgbatch.load_model(folder, settings=settings)
+    with pytest.raises(EcgbatchError, match="there is no model nonsense"):
+        ecgbatch.load_model("nonsense", settings=settings)

@@ -1,10 +1,12 @@
 """The documents say what the code does: each table of docs/reference.md is held against it, row by row."""
 
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from documents import DOCUMENTS, links, table
 from places import REPOSITORY
 
@@ -48,3 +50,16 @@ def test_flags() -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     missing = [link for link in links(document) if not (document.parent / link).exists()]
     assert missing == []
+
+
+def test_what_model_hubs_and_citations_read() -> None:
+    """The card's front matter and CITATION.cff are YAML, and say the version and fold-10 figure that the text says."""
+    _, front, text = (REPOSITORY / "models/README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(front)
+    assert {"license", "library_name", "datasets", "metrics", "model-index"} <= card.keys()
+    for model in card["model-index"]:
+        [metric] = model["results"][0]["metrics"]
+        assert f"| `{model['name']}` | {metric['value']:.4f} " in text
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
