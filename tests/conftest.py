@@ -1,5 +1,7 @@
 """What all tests may ask for. Servers are in support/servers.py; each kind of test has its own conftest beside it."""
 
+import os
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from places import SHARED
 from ecgbatch.records.synthetic import write_archive
 
 pytest_plugins = ["servers"]
+
+os.environ["OMP_NUM_THREADS"] = "1"  # a test process per core: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")
