@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from ecgbatch.worker.app import REDIS_ERRORS, connected_app
 from ecgbatch.worker.logs import say, set_up_logs
 from ecgbatch.worker.machine import Name, cores, gpus
 from ecgbatch.worker.pipeline import Stages, flags_to_refuse
+from ecgbatch.worker.pool import ForkedAtFirst
 from ecgbatch.worker.queue import reconcile
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,9 @@ class _LookingOn(dict[str, Any]):
 def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     """Starts worker processes and returns their exit status when they have been told to stop.
 
-    `stages` are what a record goes through. The processes are spawned: what `stages` refers to must be found by import,
-    or in the script that was started, which each process then imports.
+    `stages` are what a record goes through. Processes are spawned, except the first ones of the compiled kernel on
+    Linux: what `stages` refers to must be found by import, or in the script that was started, which each process then
+    imports.
     """
     for variable in [variable for variable in os.environ if variable.startswith("CELERY_")]:
         del os.environ[variable]  # whatever they are for, it is not this worker
@@ -77,6 +80,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     Panel.data = _LookingOn({command: Panel.data[command] for command in LOOKING_ON})
     worker = app.Worker(
         concurrency=processes,
+        pool=ForkedAtFirst if kernel == "compiled" and sys.platform == "linux" else "prefork",
         hostname=name.text,
         loglevel="INFO",
         quiet=True,
@@ -92,6 +96,7 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
         (worker_shutting_down, life.finish_chunks_and_leave),
     ):
         event.connect(handler, weak=False)
+    database.engine.dispose()  # SQLite's connections must not go into a fork
     worker.start()
     life.end()
     return int(life.cannot_go_on or worker.exitcode or 0)

@@ -1,5 +1,6 @@
 """Runs the command as a user does, and waits for what it does."""
 
+import io
 import json
 import os
 import signal
@@ -8,11 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import redis
+
+from ecgbatch.db.migrate import open_database
+from ecgbatch.db.select import select
+from ecgbatch.printing import print_rows
 
 LINE = (sys.executable, "-m", "ecgbatch")
 
@@ -51,9 +56,13 @@ class Command:
         )
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        """What `ecgbatch query --sql` gives."""
-        found: list[dict[str, Any]] = json.loads(self("query", "--json", "--sql", sql).stdout)
-        return found
+        """What `ecgbatch query --json --sql` gives, without a process of its own: tests ask again and again."""
+        database = open_database(self.environment.get("ECGBATCH_DATABASE_URL", f"sqlite:///{self.folder}/ecgbatch.db"))
+        printed = io.StringIO()
+        with redirect_stdout(printed), select(database, sql) as (columns, found):
+            print_rows(columns, found, as_json=True)
+        rows: list[dict[str, Any]] = json.loads(printed.getvalue())
+        return rows
 
     def _line(self, arguments: tuple[str | Path, ...]) -> list[str]:
         if arguments[:1] == ("worker",) and self.worker_script is not None:

@@ -94,6 +94,5 @@ def sqlite(tmp_path: Path) -> Database:
 @pytest.fixture
 def services(tmp_path: Path, database_url: str, redis_url: str) -> Command:
     """The command with a Redis server of its own and a database, of each kind in turn, that has the schema."""
-    command = Command(tmp_path, ECGBATCH_DATABASE_URL=database_url, ECGBATCH_REDIS_URL=redis_url)
-    command("db", "upgrade")
-    return command
+    upgrade(Database(database_url))
+    return Command(tmp_path, ECGBATCH_DATABASE_URL=database_url, ECGBATCH_REDIS_URL=redis_url)
