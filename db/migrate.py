@@ -9,6 +9,8 @@ from ecgbatch.db.engine import Database, NotAllowed
 from ecgbatch.settings import EcgbatchError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+NEWEST_ON_SQLITE = MIGRATIONS / "newest_on_sqlite.sql"
+"""What the migrations make of an empty SQLite file, which need not go through all of them."""
 ADVISORY_LOCK = 0x0ECB
 """The PostgreSQL lock under which only one process migrates."""
 
@@ -63,17 +65,29 @@ def _missing_right(database: Database) -> str:
 
 
 def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        _check_encoding(connection)
+    elif connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar() == 0:
+        for statement in NEWEST_ON_SQLITE.read_text().removesuffix(";\n\n").split(";\n\n"):
+            connection.exec_driver_sql(statement)
+    if _revision(connection) != newest_revision():
+        _go_through_migrations(connection)
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise EcgbatchError(
+            f"the database's encoding is {encoding}, which cannot hold every name of a file; make it anew: "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _go_through_migrations(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-        if encoding != "UTF8":
-            raise EcgbatchError(
-                f"the database's encoding is {encoding}, which cannot hold every name of a file; make it anew: "
-                "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
-            )
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

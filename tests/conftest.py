@@ -1,7 +1,7 @@
 """What all tests may ask for. Servers are in support/servers.py; each kind of test has its own conftest beside it."""
 
 import os
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +40,15 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """A synthetic archive of 64 records."""
-    root = tmp_path / "archive"
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic archive of 64 records, which no test changes."""
+    root = tmp_path_factory.mktemp("synthetic") / "archive"
     write_archive(root)
     return root
+
+
+@pytest.fixture
+def archive(synthetic: Path, tmp_path: Path) -> Path:
+    """A synthetic archive of 64 records."""
+    return shutil.copytree(synthetic, tmp_path / "archive")

@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from older import REVISIONS, make_older
 from scoring import LEASE, claim, make_job, outcomes, prediction, score, take
+from sqlite_schema import made, script
 
 from ecgbatch.db import bulk, chunks, dispatch, jobs, reports
 from ecgbatch.db.chunks import Claim, LeaseLost
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
-from ecgbatch.db.migrate import current_revision, newest_revision, open_database, upgrade
+from ecgbatch.db.migrate import NEWEST_ON_SQLITE, current_revision, newest_revision, open_database, upgrade
 from ecgbatch.db.overview import doubt_about, typical_amplitude
 from ecgbatch.db.schema import Priority, metadata, predictions
 from ecgbatch.db.select import select
@@ -51,6 +52,13 @@ def test_upgrade_twice_changes_nothing(database: Database) -> None:
     make_job(database, 3)
     assert upgrade(database) == newest_revision() == current_revision(database)
     assert rows(database, "SELECT count(*) FROM job_items") == [(3,)]
+
+
+def test_an_empty_sqlite_file_gets_what_the_migrations_make(sqlite: Database) -> None:
+    assert NEWEST_ON_SQLITE.read_text() == script(), "run: python tests/support/sqlite_schema.py"
+    with sqlite.read() as connection:
+        assert made(connection) == script().split(";\n\n")[:-3]
+    assert current_revision(sqlite) == newest_revision()
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
