@@ -15,16 +15,16 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import golden
 import numpy as np
 import pytest
 from commands import Command, running, wait_until
+from https_site import Answer, Handler, Site, gives, serving, stalls_after, status, waits
 
 import ecgbatch
 from ecgbatch.cli import main
@@ -34,55 +34,6 @@ from ecgbatch.models.weights.registry import Registry
 
 SMALL = NetworkConfig("stacked", 16, 2, 1)
 TOKEN = "hf_of_this_test"
-
-Answer = Callable[["Handler"], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers a path as the test set it in `answers`, with 404 otherwise, and keeps the requests."""
-
-    server: "Site"
-
-    def do_GET(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append((self.command, self.path, headers))
-        self.server.answers.get(self.path, status(404))(self)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def reply(self, code: int, body: bytes, length: int | None = None, **headers: str) -> None:
-        self.send_response(code)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-
-class Site(ThreadingHTTPServer):
-    """A web server on this machine."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.context = context
-        self.answers: dict[str, Answer] = {}
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.url = f"https://127.0.0.1:{self.server_port}"
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with self.context.wrap_socket(request, server_side=True) as connection:
-            super().finish_request(connection, client_address)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that leave in the middle are what some tests are about."""
 
 
 @pytest.fixture(scope="module")
@@ -103,39 +54,6 @@ def context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     return context
-
-
-@contextlib.contextmanager
-def serving(context: ssl.SSLContext) -> Iterator[Site]:
-    with Site(context) as site:
-        threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        try:
-            yield site
-        finally:
-            site.shutdown()
-
-
-def gives(body: bytes, **headers: str) -> Answer:
-    return lambda handler: handler.reply(200, body, None, **headers)
-
-
-def status(code: int, **headers: str) -> Answer:
-    return lambda handler: handler.reply(code, b"", None, **headers)
-
-
-def waits(handler: "Handler") -> None:
-    """Answers nothing until the client has left."""
-    handler.rfile.read(1)
-
-
-def stalls_after(body: bytes, length: int) -> Answer:
-    """Sends the beginning, then nothing, until the client leaves."""
-
-    def answer(handler: Handler) -> None:
-        handler.reply(200, body, length)
-        handler.rfile.read(1)
-
-    return answer
 
 
 @pytest.fixture

@@ -74,3 +74,12 @@ def test_commands_and_options_complete(command: RunCommand) -> None:
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_command_is_in_the_reference(name: str) -> None:
     assert f"`{name}" in REFERENCE
+
+
+def test_no_file_is_too_long_to_be_read_at_once() -> None:
+    """Tables of numbers excepted, of which there are none as long as that."""
+    folders = [path for path in REPOSITORY.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "build"]
+    files = [path for folder in folders for kind in ("py", "cpp", "h") for path in folder.rglob(f"*.{kind}")]
+    assert len(files) > 100
+    long = {path.name: lines for path in files if (lines := path.read_bytes().count(b"\n")) > 450}
+    assert long == {}
