@@ -49,7 +49,11 @@ def test_every_benchmark_is_tried_here() -> None:
     assert scripts == {*TINY, *ELSEWHERE, *WORKERS}
 
 
-@pytest.mark.parametrize("name", TINY)
+LONG = {"against_published", "exported", "formats", "queue_and_database"}
+"""Benchmarks that take ten seconds or more even when they are tiny."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.chaos if name in LONG else ()) for name in TINY])
 def test_benchmarks_give_a_table_and_json(name: str) -> None:
     result = run(name, *TINY[name])
     assert result["benchmark"] == name

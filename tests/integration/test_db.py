@@ -103,10 +103,10 @@ def test_duplicate_paths_are_one_record(database: Database) -> None:
 
 def test_enqueueing_looks_paths_up_in_the_index(database: Database) -> None:
     """Whatever else the planner likes costs more with each record that is there already."""
-    make_job(database, 20_000)
+    make_job(database, 10_000)
     statements = []
     sa.event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
-    paths = [Record(f"r{n}") for n in range(19_000, 21_000)]
+    paths = [Record(f"r{n}") for n in range(9_000, 11_000)]
     assert database.write(jobs.add_records, 1, paths, 4) == 1000
     lookup, parameters = next((s, p) for s, p in statements if s.startswith("SELECT recordings.path"))
     explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
@@ -319,7 +319,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS, failing=st.frozensets(st.integers(0, 19).map(lambda n: f"r{n}")))
 def test_whatever_happens_each_record_ends_once(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int]], failing: frozenset[str]
