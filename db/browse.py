@@ -141,10 +141,14 @@ def page(connection: Connection, job: Job, wanted: Wanted, place: Place, count: 
     about = (recordings.c.id, recordings.c.path, recordings.c.age, recordings.c.sex, predictions.c.flags)
     query = sa.select(*about, *(predictions.c[name] for name in LABEL_COLUMNS)).select_from(source)
     query = query.where(job_items.c.job_id == job.id, recordings.c.archive_id == job.archive_id)
-    key = [job_items.c.recording_id]
-    if wanted.sort != "id":
-        key.insert(0, recordings.c.path if wanted.sort == "path" else predictions.c[wanted.sort])
-    return _page(connection, query, list(_conditions(wanted)), _Order(key, wanted.descending), place, count, _found)
+    if wanted.sort == "id":
+        keys = [[column] for column in (job_items.c.recording_id, predictions.c.recording_id, recordings.c.id)]
+    elif wanted.sort == "path":
+        keys = [[recordings.c.path]]  # which no other record of the archive has
+    else:
+        keys = [[predictions.c[wanted.sort], predictions.c.recording_id]]
+    order = _Order(keys, job_items.c.recording_id, wanted.descending)
+    return _page(connection, query, list(_conditions(wanted)), order, place, count, _found)
 
 
 def failed_page(
@@ -156,7 +160,7 @@ def failed_page(
     conditions = [] if reason is None else [failures.c.reason == reason]
     if text is not None:
         conditions.append(recordings.c.path.icontains(text, autoescape=True))
-    order = _Order([failures.c.recording_id], descending=False)
+    order = _Order([[failures.c.recording_id]], failures.c.recording_id, descending=False)
     return _page(connection, query, conditions, order, place, count, lambda row: Failed(*row))
 
 
@@ -172,9 +176,14 @@ def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
 
 @dataclass(frozen=True)
 class _Order:
-    """By the columns of `key`, of which the last is the record's id."""
+    """By the columns of the first of `keys`; `id` is the record's.
 
-    key: Sequence[sa.Column[Any]]
+    All keys are equal in each row. A neighbour bounds every one of them, since PostgreSQL would otherwise begin in one
+    table at the neighbour and in the others at their first row.
+    """
+
+    keys: Sequence[Sequence[sa.Column[Any]]]
+    id: sa.Column[Any]
     descending: bool
 
 
@@ -193,12 +202,13 @@ def _page(
     falls = order.descending != backwards
     shown = query.where(*conditions)
     if neighbour is not None:
-        at = connection.execute(query.with_only_columns(*order.key).where(order.key[-1] == neighbour)).one_or_none()
+        at = connection.execute(query.with_only_columns(*order.keys[0]).where(order.id == neighbour)).one_or_none()
         if at is None:
             raise NotThere(f"the job has no record {neighbour} any more; begin at its first page")
-        here = sa.tuple_(*order.key)
-        shown = shown.where(here < sa.tuple_(*at) if falls else here > sa.tuple_(*at))
-    shown = shown.order_by(*(column.desc() if falls else column.asc() for column in order.key)).limit(count + 1)
+        for key in order.keys:
+            here, there = (sa.tuple_(*key), sa.tuple_(*at)) if len(key) > 1 else (key[0], at[0])
+            shown = shown.where(here < there if falls else here > there)
+    shown = shown.order_by(*(column.desc() if falls else column.asc() for column in order.keys[0])).limit(count + 1)
     rows = [made(row) for row in connection.execute(shown)]
     more = len(rows) > count
     rows = rows[:count][::-1] if backwards else rows[:count]

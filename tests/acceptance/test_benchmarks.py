@@ -21,6 +21,7 @@ TINY = {
     "against_published": ("--records", "8", "--published", "1", "--torch", "2", "--repeats", "1"),
     "queue_and_database": ("--records", "300", "--repeats", "1"),
     "queries": ("--records", "600", "--repeats", "1"),
+    "browse": ("--records", "300", "--repeats", "1"),
     "growth": ("--sizes", "10", "300"),
     "processes": ("--records", "4", "--processes", "1", "--repeats", "1"),
     "exported": ("--records", "8", "--repeats", "1"),
