@@ -99,21 +99,34 @@ def _print_added(model: "Model") -> None:
     example="ecgbatch model train /data/ptb-xl --recipe xlstm-ecg-1.1.0 --folder training --name mine --version 1",
 )
 @click.argument("archive", type=PATH, help="The archive's root, with ptbxl_database.csv.")
-@named
 @click.option("--recipe", required=True, help="A file of settings, or one that ships: xlstm-ecg-1.1.0.")
 @click.option("--folder", type=PATH, required=True, help="Where the training lies, new or to go on with.")
+@click.option("--name", help="The model's name.")
+@click.option("--version", help="The model's version.")
+@click.option("--cross-fit", is_flag=True, help="Train eight teachers instead, each without one of folds 1 to 8.")
+@click.option("--teachers", type=PATH, multiple=True, help="A folder of teachers to learn from; may be given again.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: ECGBATCH_DEVICE.")
-def train(archive: Path, name: str, version: str, recipe: str, folder: Path, device: str | None) -> None:
+def train(
+    archive: Path,
+    recipe: str,
+    folder: Path,
+    name: str | None,
+    version: str | None,
+    cross_fit: bool,
+    teachers: tuple[Path, ...],
+    device: str | None,
+) -> None:
     """Train a model on PTB-XL.
 
-    The archive is laid out as PTB-XL at 100 Hz: folds 1 to 8 train the model, fold 9 chooses its best epoch and its
-    thresholds. Stopped, it goes on where it was at the next call. The model goes to ECGBATCH_MODEL_DIR, all else
-    stays in the folder of the training: settings.json, epochs.csv, last.pt.
+    The archive is laid out as PTB-XL at 100 Hz: folds 1 to 8 train the model, fold 9 chooses its best epoch, its
+    calibration and its thresholds. Stopped, it goes on where it was at the next call. The model goes to
+    ECGBATCH_MODEL_DIR, all else stays in the folder of the training: settings.json, epochs.csv, last.pt.
     """
     require_torch("training")
     from ecgbatch.models.training.examples import prepare
     from ecgbatch.models.training.loop import Training
     from ecgbatch.models.training.recipe import load_recipe
+    from ecgbatch.models.training.teachers import taught_by, train_teachers
     from ecgbatch.models.weights.registry import Registry
 
     settings = load()
@@ -122,12 +135,23 @@ def train(archive: Path, name: str, version: str, recipe: str, folder: Path, dev
         from ecgbatch.models.kernels.cuda import require_gpu
 
         require_gpu()
-    run = Training(how, folder, *prepare(archive, folder, print_note), device)
+    if cross_fit == (name is not None or version is not None):
+        raise EcgbatchError("a training ends in a model, --name and --version, or in teachers, --cross-fit")
+    examples = prepare(archive, folder, device, print_note)
+    if cross_fit:
+        for teacher in train_teachers(how, folder, examples, print_note):
+            print(f"{teacher.folder}: epoch {teacher.best[0]}, macro AUC {teacher.best[1]:.4f} on fold 9")
+        return
+    if name is None or version is None:
+        raise EcgbatchError("a model needs both --name and --version")
+    taught = taught_by(teachers, examples, folder, print_note) if teachers else None
+    start = registry.find(how.start).weights() if how.start else None
+    run = Training(how, folder, examples, taught, start)
     if not run.ended:
         registry.check_free(name, version)  # before the hours, not after them
     run.run(print_note)
     _print_added(run.keep(registry, name, version))
-    epoch, macro_auc, *_ = run.best
+    epoch, macro_auc, _ = run.best
     print(f"epoch {epoch} of {run.step // run.steps_per_epoch}, macro AUC {macro_auc:.4f} on fold 9")
 
 

@@ -89,7 +89,8 @@ class NetworkConfig:
 def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> dict[str, Any]:
     """`values` as they came from a file, once each is known to be a field of the dataclass `cls` and of its type.
 
-    Checks whole numbers, finite numbers and texts; fields of other types are left to the caller. Raises EcgbatchError,
+    Checks whole numbers, finite numbers, texts, and true or false; fields of other types are left to the caller. Raises
+    EcgbatchError,
     whose message says what the fields are `what` of.
     """
     if not isinstance(values, dict):
@@ -99,7 +100,7 @@ def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> di
     for name, value in values.items():
         if name not in known:
             raise EcgbatchError(f"{_shown(name)} is no setting of {what}; there are {', '.join(sorted(known))}")
-        kind = {int: "a whole number", float: "a number", str: "a text"}.get(types[name])
+        kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(types[name])
         if kind and not _is(value, types[name]):
             raise EcgbatchError(f"{name} of {what} must be {kind}, not {_shown(value)}")
     return values
@@ -108,7 +109,7 @@ def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> di
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
-    return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _shown(value: Any) -> str:

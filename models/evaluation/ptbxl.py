@@ -15,12 +15,12 @@ CODES = re.compile(r"\{(?:'[^'\\]{1,40}': [0-9.]{1,10}(?:, |(?=\})))*\}")
 CODE = re.compile(r"'([^']+)'")
 
 
-def labelled_records(database: Path) -> list[LabelledRecord]:
-    """The records of ptbxl_database.csv that have a superclass, in the order of the file.
+def labelled_records(database: Path, superclass_only: bool = True) -> list[LabelledRecord]:
+    """The records of ptbxl_database.csv that have a superclass, or all of them, in the order of the file.
 
     A record has a superclass when one of its `scp_codes`, whatever its likelihood, has that `diagnostic_class` in
-    scp_statements.csv, which must lie beside the database. Records without any are left out. `path` is that of
-    the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
+    scp_statements.csv, which must lie beside the database. The labels of a record without any are zeros. `path` is that
+    of the recording at 100 Hz. Raises EcgbatchError when a file cannot be read as what it should be.
     """
     table = Table(text_file(_existing(database)), {})
     path, codes, fold = (_column(table, name) for name in ("filename_lr", "scp_codes", "strat_fold"))
@@ -32,7 +32,7 @@ def labelled_records(database: Path) -> list[LabelledRecord]:
         if number is None:
             raise EcgbatchError(f"{database}, line {row.line}: it is in no fold")
         found = {superclasses.get(code) for code in said}
-        if found & set(LABELS):
+        if not superclass_only or found & set(LABELS):
             labels = tuple(int(label in found) for label in LABELS)
             statements = tuple(int(code in said) for code in superclasses)
             recording = write_down(cell(row.cells, path).strip())

@@ -200,8 +200,8 @@ def _write_torchscript(
         warnings.simplefilter(
             "ignore"
         )  # torch would have us use its newer formats, and warns of sizes that never change
-        scans = [torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks)]
-        network: nn.Module = _loaded(WholeSequence(config, *scans), weights)
+        slstm, mlstm = (torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks))
+        network: nn.Module = _loaded(WholeSequence(config, slstm, mlstm), weights)
         if normalization is not None:
             network = Cleaning(network, normalization).eval()
         example = torch.randn(2, SAMPLES, len(LEADS)), torch.randn(2, 2)

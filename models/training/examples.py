@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.ptbxl import labelled_records
+from ecgbatch.models.training.recipe import VALIDATION_FOLD, TrainingSettings
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import SAMPLES, RecordError
 from ecgbatch.settings import EcgbatchError
 
-VALIDATION_FOLD = 9
 READ_AT_ONCE = 256
 
 Say = Callable[[str], None]
@@ -24,39 +26,62 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Examples:
-    """Records ready to train on: (R, 1000, 12) cleaned, (R, 2) age and sex, (R, 5) and (R, 71) 0 or 1, all float32."""
+    """The R records of folds 1 to 9 on one device, float32, and the fold of each.
 
-    signals: NDArray[np.float32]
-    metadata: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    statements: NDArray[np.float32]
+    Signals (R, 1000, 12) cleaned, metadata (R, 2) age in years and sex, labels (R, 5) and statements (R, 71) 0 or 1.
+    """
 
-    def __len__(self) -> int:
-        return len(self.signals)
+    signals: Tensor
+    metadata: Tensor
+    labels: Tensor
+    statements: Tensor
+    folds: Tensor
+
+    def training(self, settings: TrainingSettings) -> Tensor:
+        """The numbers of the records that are learned from, on the CPU."""
+        taken = (self.folds != VALIDATION_FOLD) & (self.folds != settings.hold_out)
+        if not settings.without_superclass:
+            taken = taken & self._with_superclass
+        return _numbers(taken)
+
+    @property
+    def validation(self) -> Tensor:
+        """The numbers of the records that choose, those of fold 9 with a superclass, on the CPU."""
+        return _numbers((self.folds == VALIDATION_FOLD) & self._with_superclass)
+
+    def of_fold(self, fold: int) -> Tensor:
+        """The numbers of all records of a fold, on the CPU."""
+        return _numbers(self.folds == fold)
+
+    @property
+    def _with_superclass(self) -> Tensor:
+        return self.labels.any(1)
 
 
-def prepare(archive: Path, folder: Path, say: Say) -> tuple[Examples, Examples]:
-    """The examples to train on, of folds 1 to 8, and those to validate on, of fold 9.
+def prepare(archive: Path, folder: Path, device: str, say: Say) -> Examples:
+    """The examples in an archive that is laid out as PTB-XL; their signals are kept in `cleaned.npy` in the folder.
 
     Raises EcgbatchError when a recording cannot be read or is shorter than ten seconds, or when the labels leave
     nothing to learn.
     """
-    records = [
-        r for r in labelled_records(archive / "ptbxl_database.csv") if r.fold is not None and r.fold <= VALIDATION_FOLD
-    ]
-    signals = _cleaned(archive, records, folder, say)
+    table = archive / "ptbxl_database.csv"
+    records = [r for r in labelled_records(table, superclass_only=False) if r.fold is not None and r.fold <= 9]
+    signals = torch.from_numpy(_cleaned(archive, records, folder, say)).to(device)
     filled = [preprocessing.metadata(r.age, r.sex, preprocessing.MetadataFill()).values for r in records]
-    parts = [
-        np.array(part, np.float32) for part in (filled, [r.labels for r in records], [r.statements for r in records])
-    ]
-    validate = np.array([r.fold == VALIDATION_FOLD for r in records])
-    train, validation = (Examples(*(part[chosen] for part in (signals, *parts))) for chosen in (~validate, validate))
-    for labels in (train.labels, validation.labels):
-        if not len(labels) or not np.all((labels.min(0) == 0) & (labels.max(0) == 1)):
+    columns = (filled, [r.labels for r in records], [r.statements for r in records], [r.fold for r in records])
+    metadata, labels, statements, folds = (torch.tensor(np.array(c, np.float32)).to(device) for c in columns)
+    examples = Examples(signals, metadata, labels, statements, folds)
+    for chosen in (examples.training(TrainingSettings()), examples.validation):
+        found = labels[chosen.to(device)]
+        if not len(found) or not bool(((found.amin(0) == 0) & (found.amax(0) == 1)).all()):
             raise EcgbatchError(
                 f"{archive} needs records with and without each superclass, in folds 1 to 8 and in fold 9"
             )
-    return train, validation
+    return examples
+
+
+def _numbers(taken: Tensor) -> Tensor:
+    return taken.nonzero().squeeze(1).cpu()
 
 
 def _cleaned(archive: Path, records: list[LabelledRecord], folder: Path, say: Say) -> NDArray[np.float32]:
@@ -66,7 +91,7 @@ def _cleaned(archive: Path, records: list[LabelledRecord], folder: Path, say: Sa
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _clean_all(archive, records, path, say)
-        signals: NDArray[np.float32] = np.load(path, mmap_mode="r")
+        signals: NDArray[np.float32] = np.load(path, mmap_mode="c")  # what torch takes: a copy for whoever writes
     except OSError as error:
         raise EcgbatchError(f"cannot write or read {path} ({error.strerror})") from None
     except (ValueError, EOFError):

@@ -8,65 +8,85 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import LABELS
+from ecgbatch.models.evaluation.calibration import calibrate
 from ecgbatch.models.evaluation.metrics import best_threshold, roc_auc
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.kernels.plain_torch import TorchNetwork
 from ecgbatch.models.memory import keep_freed_memory
-from ecgbatch.models.network import ParallelXLSTM
-from ecgbatch.models.scorer import Network, choose_kernel
+from ecgbatch.models.scorer import choose_kernel
 from ecgbatch.models.training import state
-from ecgbatch.models.training.augmentation import augmented
 from ecgbatch.models.training.examples import Examples, Say
 from ecgbatch.models.training.recipe import TrainingSettings
+from ecgbatch.models.training.step import EAGER_STEPS, Learned, Step
 from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.models.weights.registry import Registry
-from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 SAVE_SECONDS = 60
-GRADIENT_NORM = 1.0
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
+SCORED_AT_ONCE = {"cpu": 32, "cuda": 256}
 COLUMNS = ("epoch", "loss", "validation_loss", "macro_auc", *(f"auc_{label}" for label in LABELS), "seconds", "device")
+
+Best = tuple[int, float, dict[str, Tensor]]
+"""The epoch, its macro AUC on fold 9, and the running mean of what is learned."""
 
 
 class Training:
     """A training in its folder, new or gone on with.
 
-    Raises EcgbatchError when the folder holds a training with other settings.
+    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with. Raises EcgbatchError when the folder holds a training
+    with other settings.
     """
 
-    def __init__(self, settings: TrainingSettings, folder: Path, train: Examples, validation: Examples, device: str):
-        self.settings, self.folder, self.device = settings, folder, device
-        self.train, self.validation = train, validation
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        folder: Path,
+        examples: Examples,
+        taught: Tensor | None = None,
+        start: Weights | None = None,
+    ) -> None:
+        if (settings.teachers > 0) != (taught is not None):
+            raise EcgbatchError("a recipe with teachers needs --teachers, and no other takes them")
+        self.settings, self.folder, self.examples = settings, folder, examples
+        self.device = examples.signals.device
         torch.set_float32_matmul_precision("medium")  # products of bfloat16 where the hardware has them
         torch.manual_seed(settings.seed)
-        self.network = ParallelXLSTM(settings.network, settings.dropout).to(device)
-        self.statements = nn.Linear(self.network.features_dim, train.statements.shape[1]).to(device)
-        self.learned = nn.ModuleList([self.network, self.statements])
-        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(_decayed(self.learned, settings.weight_decay), lr=settings.learning_rate)
+        answers = torch.cat([examples.labels, examples.statements], dim=1)
+        if taught is not None:
+            answers = torch.lerp(answers, taught, settings.teachers)
+        learned = Learned(settings.network, examples.statements.shape[1], settings.dropout, self.device)
+        if start is not None:
+            learned.network.load_state_dict({key: torch.from_numpy(value) for key, value in start.items()})
+        self._step = Step(settings, learned, examples, answers)
+        self._stream = torch.cuda.Stream() if self.device.type == "cuda" else None
+        self.records = examples.training(settings)
+        self.batch = min(settings.batch_size, len(self.records))
         self.step = 0
         self.seconds = 0.0
-        self.loss = 0.0
         self.epochs: list[list[str]] = []
-        self.best: tuple[int, float, dict[str, Tensor], dict[str, float]] = (0, -math.inf, {}, {})
+        self.best: Best = (0, -math.inf, {})
         state.keep_settings(folder, settings)
         self._restore()
 
     @property
+    def average(self) -> Learned:
+        """The running mean of what is learned."""
+        return self._step.average
+
+    @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.settings.batch_size)
+        """Of whole batches; the records left over in one epoch are others in the next."""
+        return len(self.records) // self.batch
 
     @property
     def ended(self) -> bool:
@@ -76,90 +96,102 @@ class Training:
     def run(self, say: Say) -> None:
         """Trains to the end, from where it is. Safe to stop at any time."""
         keep_freed_memory()
-        while not self.ended:
-            self._run_epoch(say)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            while not self.ended:
+                self._run_epoch(say)
+
+    def begin(self) -> None:
+        """The first steps, after which a GPU's graph stands: it must be captured while no other training runs."""
+        epoch, first = divmod(self.step, self.steps_per_epoch)
+        with torch.cuda.stream(self._stream):
+            for _, chosen in islice(self._batches(epoch, first), EAGER_STEPS + 1):
+                self._learn(chosen)
+            torch.cuda.current_stream().synchronize()
 
     def keep(self, registry: Registry, name: str, version: str) -> Model:
-        """The best epoch's weights, with their thresholds, as a model of the registry."""
-        epoch, macro_auc, weights, thresholds = self.best
-        config, normalization = self.settings.network, preprocessing.Normalization()
+        """The best epoch's weights, calibrated on fold 9, with their thresholds, as a model of the registry."""
+        epoch, macro_auc, weights = self.best
+        self.average.load_state_dict(weights)
+        labels, logits = self._labels(), _logits(self._answers(self.average))
+        calibration = calibrate(labels, logits)
+        probabilities = calibration(logits)
+        thresholds = {name: best_threshold(labels[:, i], probabilities[:, i]) for i, name in enumerate(LABELS)}
         training = {"settings": asdict(self.settings), "epoch": epoch, "validation_macro_auc": macro_auc}
         return registry.add(
-            name, version, config, _arrays(weights), normalization, thresholds=thresholds, training=training
+            name,
+            version,
+            self.settings.network,
+            calibration.folded(_arrays(self.average.network.state_dict())),
+            preprocessing.Normalization(),
+            thresholds=thresholds,
+            training=training | {"calibration": calibration.as_dict()},
         )
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Tensor]]:
+        """The number of each step of an epoch from its `first`, and the records that it learns from."""
+        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.records))
+        shuffled = self.records[torch.from_numpy(order)].to(self.device)
+        for number in range(first, self.steps_per_epoch):
+            yield number, shuffled[number * self.batch :][: self.batch]
+
+    def _learn(self, chosen: Tensor) -> None:
+        rate = self.settings.learning_rate * one_cycle(self.step / (self.steps_per_epoch * self.settings.epochs))
+        rng = np.random.default_rng((self.settings.seed, 1, self.step))
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        self._step(chosen, rate, 1 - decay, int(rng.integers(2**62)))
+        self.step += 1
 
     def _run_epoch(self, say: Say) -> None:
         epoch, first = divmod(self.step, self.steps_per_epoch)
-        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.train))
         saved = said = began = time.monotonic()
-        for number in range(first, self.steps_per_epoch):
-            chosen = np.sort(order[number * self.settings.batch_size :][: self.settings.batch_size])
-            loss = self._update(chosen, whole=epoch >= self.settings.epochs - self.settings.whole_epochs)
-            self.loss += (loss - self.loss) / (number + 1)
-            self.step += 1
+        for number, chosen in self._batches(epoch, first):
+            self._learn(chosen)
             now = time.monotonic()
             self.seconds += now - began
             began = now
             if now - said > 10:
-                share = (number + 1) / self.steps_per_epoch
-                say(f"epoch {epoch + 1} of {self.settings.epochs}: {share:.0%}, loss {self.loss:.4f}")
+                say(f"epoch {epoch + 1} of {self.settings.epochs}: {(number + 1) / self.steps_per_epoch:.0%}")
                 said = now
             if now - saved > SAVE_SECONDS:
                 self._save()
                 saved = now
         self._end_epoch(epoch + 1, say)
 
-    def _update(self, chosen: NDArray[np.int64], whole: bool) -> float:
-        settings = self.settings
-        rng = np.random.default_rng((settings.seed, 1, self.step))
-        torch.manual_seed(int(rng.integers(2**62)))
-        signals = augmented(self.train.signals[chosen], settings, rng, SAMPLES if whole else settings.crop)
-        self.network.train()
-        rate = settings.learning_rate * one_cycle(self.step / (self.steps_per_epoch * settings.epochs))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        known = (part[chosen] for part in (self.train.metadata, self.train.labels, self.train.statements))
-        signal, metadata, labels, statements = (torch.from_numpy(part).to(self.device) for part in (signals, *known))
-        features = self.network.features(signal, metadata)
-        loss = F.binary_cross_entropy_with_logits(self.network.classifier(features), labels)
-        beside = F.binary_cross_entropy_with_logits(self.statements(features), statements)
-        if not torch.isfinite(loss):
-            raise EcgbatchError(f"the training diverged in step {self.step}: start again with a lower learning_rate")
-        self.optimizer.zero_grad()
-        (loss + settings.statements * beside).backward()
-        nn.utils.clip_grad_norm_(self.learned.parameters(), GRADIENT_NORM)
-        self.optimizer.step()
-        decay = min(settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.network.state_dict().items():
-                self.average[key].lerp_(value, 1 - decay)
-        return loss.item()
-
     def _end_epoch(self, epoch: int, say: Say) -> None:
-        probabilities = self._validate()
-        labels = self.validation.labels
+        loss = self._step.loss.item() / self.steps_per_epoch
+        if not math.isfinite(loss):
+            raise EcgbatchError(f"the training diverged in epoch {epoch}: start again with a lower learning_rate")
+        probabilities, labels = self._answers(self.average), self._labels()
         aucs = [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(len(LABELS))]
         macro = float(np.mean(aucs))
         clipped = probabilities.clip(1e-7, 1 - 1e-7)
         validation_loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
         if macro > self.best[1]:
-            thresholds = {name: best_threshold(labels[:, i], probabilities[:, i]) for i, name in enumerate(LABELS)}
-            self.best = (epoch, macro, {key: value.clone() for key, value in self.average.items()}, thresholds)
-        row = [epoch, self.loss, validation_loss, macro, *aucs, self.seconds, self.device]
+            self.best = (epoch, macro, {key: value.clone() for key, value in self.average.state_dict().items()})
+        row = [epoch, loss, validation_loss, macro, *aucs, self.seconds, str(self.device)]
         self.epochs.append([f"{cell:.5f}" if isinstance(cell, float) else str(cell) for cell in row])
-        loss, self.loss, self.seconds = self.loss, 0.0, 0.0
+        self._step.loss.zero_()
+        self.seconds = 0.0
         self._save()
         state.write_epochs(self.folder, COLUMNS, self.epochs)
         say(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, macro AUC {macro:.4f} on fold 9")
 
-    def _validate(self) -> NDArray[np.float32]:
-        config, weights = self.settings.network, _arrays(self.average)
-        network: Network
-        if choose_kernel(config, self.device, "auto") == "compiled":
-            network = compiled.CompiledNetwork(weights, config)
-        else:
-            network = TorchNetwork(weights, config, self.device)
-        return np.concatenate(list(_scored(network, self.validation)))
+    def _labels(self) -> NDArray[np.float32]:
+        return self.examples.labels[self.examples.validation.to(self.device)].cpu().numpy()
+
+    def _answers(self, learned: Learned) -> NDArray[np.float32]:
+        """What the network says of the records of fold 9: (V, 5) probabilities."""
+        chosen, config = self.examples.validation, self.settings.network
+        if choose_kernel(config, self.device.type, "auto") != "compiled":
+            return answers(learned, self.examples, chosen)[:, : len(LABELS)].cpu().numpy()
+        network = compiled.CompiledNetwork(_arrays(learned.network.state_dict()), config)
+        parts = (
+            network(self.examples.signals[part].numpy(), self.examples.metadata[part].numpy())
+            for part in chosen.split(SCORED_AT_ONCE["cpu"])
+        )
+        return np.concatenate(list(parts))
 
     def _save(self) -> None:
         state.save(
@@ -167,24 +199,23 @@ class Training:
             {
                 "step": self.step,
                 "seconds": self.seconds,
-                "loss": self.loss,
+                "loss": self._step.loss,
                 "epochs": self.epochs,
                 "best": self.best,
-                "learned": self.learned.state_dict(),
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
+                "learned": self._step.learned.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self._step.optimizer.state_dict(),
             },
         )
 
     def _restore(self) -> None:
-        kept = state.restore(self.folder, self.device)
+        kept = state.restore(self.folder, str(self.device))
         if kept is None:
             return
         try:
-            self.step, self.seconds, self.loss = kept["step"], kept["seconds"], kept["loss"]
-            self.epochs, self.best, self.average = kept["epochs"], kept["best"], kept["average"]
-            self.learned.load_state_dict(kept["learned"])
-            self.optimizer.load_state_dict(kept["optimizer"])
+            self.step, self.seconds, self.epochs, self.best = (kept[k] for k in ("step", "seconds", "epochs", "best"))
+            self._step.loss.copy_(kept["loss"])
+            self._step.load(kept["learned"], kept["average"], kept["optimizer"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise state.damaged(self.folder) from None
         state.write_epochs(self.folder, COLUMNS, self.epochs)
@@ -197,16 +228,22 @@ def one_cycle(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
 
 
-def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of products decay; biases, norms and other vectors do not."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def answers(learned: Learned, examples: Examples, chosen: Tensor) -> Tensor:
+    """What is said of the records at `chosen` (V,): probabilities of superclasses and statements, (V, 5 + S)."""
+    device = examples.signals.device
+    learned.eval()
+    with torch.inference_mode():
+        parts = [
+            torch.sigmoid(learned(examples.signals[part], examples.metadata[part]))
+            for part in chosen.to(device).split(SCORED_AT_ONCE[device.type])
+        ]
+    return torch.cat(parts)
 
 
-def _scored(network: Network, examples: Examples) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(examples), 32):
-        yield network(examples.signals[start : start + 32], examples.metadata[start : start + 32])
+def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    clipped = probabilities.astype(np.float64).clip(1e-9, 1 - 1e-9)
+    logits: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    return logits
 
 
 def _arrays(weights: dict[str, Tensor]) -> Weights:

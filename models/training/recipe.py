@@ -10,47 +10,61 @@ from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 RECIPES = Path(__file__).parent / "recipes"
+TRAINING_FOLDS = range(1, 9)
+VALIDATION_FOLD = 9
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a model is trained.
 
-    An epoch sees `crop` successive samples of each record, wherever they begin; the last `whole_epochs` see all.
-    `statements` is the weight of the loss of a second, linear classifier, which learns every statement of
-    scp_statements.csv from the same features and is thrown away in the end: the finer question keeps the network from
-    learning the answers to the coarse one by heart. `amplitude` is the largest relative change of a record's
-    amplitude, `noise` the standard deviation of what is added to normalised samples, `lead_dropout` the chance of a
-    lead to be silent. `average` is the decay, per step, of the running mean of the weights that is validated and kept.
-    Training ends early after `patience` epochs that did not raise the macro AUC. Raises EcgbatchError for values that
-    cannot be.
+    `start` is the model whose weights it begins with, NAME:VERSION; without one it begins with chance.
+
+    What it learns from: folds 1 to 8 without the fold `hold_out` (0: all of them); with `without_superclass` also the
+    records that have no superclass, as five zeros. `teachers` is the share of the teachers' answer in what the network
+    is to answer, the rest is the label. `statements` is the weight of the loss of a second, linear classifier, which
+    learns every statement of scp_statements.csv from the same features and is thrown away in the end: the finer
+    question keeps the network from learning the answers to the coarse one by heart.
+
+    What is done to a record: an epoch sees `crop` successive samples, wherever they begin. `amplitude` is the largest
+    relative change of its amplitude, `noise` the standard deviation of what is added to normalised samples,
+    `lead_dropout` the chance of a lead to be silent, `lead_sets` that of all leads but those of one of LEAD_SETS.
+    `mixup` is the largest share that another record of the batch has in it, and in its answer.
+
+    How: `average` is the decay, per step, of the running mean of the weights that is validated and kept. Training ends
+    early after `patience` epochs that did not raise the macro AUC. Raises EcgbatchError for values that cannot be.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    start: str = ""
     epochs: int = 12
-    whole_epochs: int = 2
     patience: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     dropout: float = 0.3
     crop: int = 250
+    hold_out: int = 0
+    without_superclass: bool = False
+    teachers: float = 0.0
     statements: float = 0.0
     amplitude: float = 0.2
     noise: float = 0.05
     lead_dropout: float = 0.05
+    lead_sets: float = 0.0
+    mixup: float = 0.0
     average: float = 0.998
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.network.patch <= self.crop <= SAMPLES or self.crop % self.network.patch:
             raise EcgbatchError(f"crop must be a multiple of the patch, up to {SAMPLES}, not {self.crop}")
+        if self.hold_out not in (0, *TRAINING_FOLDS):
+            raise EcgbatchError(f"hold_out must be a fold of 1 to 8, or 0 for none, not {self.hold_out}")
         for name in ("epochs", "patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise EcgbatchError(f"{name} of a training must be above zero, not {getattr(self, name)}")
-        if not 0 <= self.whole_epochs <= self.epochs:
-            raise EcgbatchError(f"whole_epochs must be 0 to {self.epochs}, not {self.whole_epochs}")
-        for name in ("dropout", "lead_dropout", "average", "amplitude"):
+        for name in ("dropout", "teachers", "lead_dropout", "lead_sets", "mixup", "average", "amplitude"):
             if not 0 <= getattr(self, name) <= 1:
                 raise EcgbatchError(f"{name} of a training must be 0 to 1, not {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "statements", "noise", "seed"):

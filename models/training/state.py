@@ -28,10 +28,19 @@ def keep_settings(folder: Path, settings: TrainingSettings) -> None:
     try:
         kept = read_json(path)
     except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
         _replace(path, lambda file: file.write((json.dumps(values, indent=2) + "\n").encode()))
         return
     if kept != values:
         raise EcgbatchError(f"{folder} holds a training with other settings: train in a new folder")
+
+
+def kept_settings(folder: Path) -> TrainingSettings:
+    """What `keep_settings` wrote. Raises EcgbatchError when the folder holds no training."""
+    try:
+        return TrainingSettings.from_dict(read_json(folder / "settings.json"))
+    except FileNotFoundError:
+        raise EcgbatchError(f"{folder} holds no training") from None
 
 
 def save(folder: Path, state: State) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,23 +21,23 @@ from ptbxl import STATEMENTS
 from torch.nn import functional as F
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.config import LABELS
+from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.training.augmentation import augmented
 from ecgbatch.models.training.examples import prepare
-from ecgbatch.models.training.loop import WARM_UP, Training, one_cycle
+from ecgbatch.models.training.loop import WARM_UP, Training, answers, one_cycle
 from ecgbatch.models.training.recipe import RECIPES, TrainingSettings, load_recipe
+from ecgbatch.models.training.teachers import taught_by, train_teachers
 from ecgbatch.models.weights.registry import SHIPPED, Registry
-from ecgbatch.records.leads import LEADS
+from ecgbatch.records.leads import LEAD_SETS, LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 RECIPE = {
     "network": {"variant": "hierarchical", "embedding_dim": 16, "heads": 1, "blocks": 1, "patch": 10},
     "epochs": 3,
-    "whole_epochs": 1,
     "batch_size": 16,
     "crop": 500,
     "statements": 1.0,
@@ -94,7 +95,7 @@ def quiet(text: str) -> None:
 
 def start(labelled: Path, folder: Path, **changes: object) -> Training:
     settings = TrainingSettings.from_dict(RECIPE | changes)
-    return Training(settings, folder, *prepare(labelled, folder, quiet), "cpu")
+    return Training(settings, folder, prepare(labelled, folder, "cpu", quiet))
 
 
 def test_labels_follow_the_benchmark(labelled: Path) -> None:
@@ -135,27 +136,38 @@ def test_labels_that_cannot_be_read_are_one_line(
 
 
 def test_folds_go_to_their_parts_and_leads_to_their_columns(labelled: Path, tmp_path: Path) -> None:
-    train, validation = prepare(labelled, tmp_path, quiet)
-    assert (len(train), len(validation)) == (128, 16), "fold 10 is no one's"
+    examples = prepare(labelled, tmp_path, "cpu", quiet)
+    counts = [
+        len(examples.training(TrainingSettings(**how))) for how in ({}, {"hold_out": 3}, {"without_superclass": True})
+    ]
+    assert counts == [128, 112, 160]
+    assert len(examples.validation) == 16
+    assert len(examples.signals) == 180, "fold 10 is no one's"
     record = wfdb.rdrecord(str(labelled / "00000_lr"))
     assert record.sig_name[0] == "V6"
     expected = preprocessing.clean(record.p_signal[None, :, ::-1].copy(), preprocessing.Normalization())
-    np.testing.assert_array_equal(train.signals[0], expected[0])
-    assert (train.metadata[0].tolist(), train.labels[0].tolist()) == ([40.0, 0.0], [1, 0, 0, 0, 0])
-    assert train.metadata[6, 0] == np.float32(preprocessing.MetadataFill().age)
+    np.testing.assert_array_equal(examples.signals[0], expected[0])
+    assert (examples.metadata[0].tolist(), examples.labels[0].tolist()) == ([40.0, 0.0], [1, 0, 0, 0, 0])
+    assert examples.metadata[7, 0] == np.float32(preprocessing.MetadataFill().age)
+    assert examples.labels[4].tolist() == [0, 0, 0, 0, 0]
 
 
 def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
-    signals = np.arange(1, 1001, dtype=np.float32)[None, :, None] * np.ones((4, 1, 12), np.float32)
-    plain = TrainingSettings(amplitude=0, noise=0, lead_dropout=0)
-    cut = augmented(signals, plain, np.random.default_rng(0), 250)
-    assert cut.shape == (4, 250, 12)
-    assert (np.diff(cut, axis=1) == 1).all()
-    assert len(set(cut[:, 0, 0])) == 4
-    np.testing.assert_array_equal(augmented(signals, plain, np.random.default_rng(0), 1000), signals)
+    signals = torch.arange(1, 1001.0)[None, :, None] * torch.ones(5, 1, 12)
+    chosen, nothing = torch.tensor([4, 0, 2, 2]), {"amplitude": 0, "noise": 0, "lead_dropout": 0}
 
-    louder = TrainingSettings(amplitude=0.2, noise=0, lead_dropout=0.5)
-    factors = augmented(signals, louder, np.random.default_rng(0), 1000) / signals
+    def cut(**how: float) -> np.ndarray:
+        torch.manual_seed(0)
+        return augmented(signals, chosen, TrainingSettings(**nothing | how)).numpy()  # type: ignore[arg-type]
+
+    crops = cut(crop=250)
+    assert crops.shape == (4, 250, 12)
+    assert (np.diff(crops, axis=1) == 1).all()
+    assert len(set(crops[:, 0, 0])) == 4
+    whole = signals[chosen].numpy()
+    np.testing.assert_array_equal(cut(crop=1000), whole)
+
+    factors = cut(crop=1000, amplitude=0.2, lead_dropout=0.5) / whole
     assert np.ptp(factors, axis=1).max() < 1e-6, "all the time"
     heard = factors[:, 0]
     assert 0 < (heard == 0).sum() < heard.size
@@ -163,9 +175,17 @@ def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
         assert np.ptp(record[record > 0]) < 1e-6, "all leads of a record alike"
         assert 0.8 <= max(record) <= 1.2
 
-    noisy = TrainingSettings(amplitude=0, noise=0.05, lead_dropout=0)
-    noise = augmented(np.zeros_like(signals), noisy, np.random.default_rng(0), 1000)
-    assert noise.std() == pytest.approx(0.05, rel=0.02)
+    assert (cut(crop=1000, noise=0.05) - whole).std() == pytest.approx(0.05, rel=0.02)
+
+
+def test_lead_sets_are_heard_alone() -> None:
+    torch.manual_seed(0)
+    how = TrainingSettings(amplitude=0, noise=0, lead_dropout=0, lead_sets=0.5, crop=10, network=NetworkConfig(patch=1))
+    cut = augmented(torch.ones(1, 1000, 12), torch.zeros(400, dtype=torch.int64), how)
+    heard = Counter("".join("x" if lead else "." for lead in record) for record in cut[:, 0].tolist())
+    sets = {"".join("x" if lead in leads else "." for lead in LEADS) for leads in LEAD_SETS.values()}
+    assert set(heard) == sets | {"x" * 12}
+    assert 150 < heard["x" * 12] < 250
 
 
 def test_the_learning_rate_goes_up_and_down() -> None:
@@ -188,11 +208,10 @@ def test_training_learns_and_keeps_the_best_epoch(labelled: Path, tmp_path: Path
     aucs = [float(row["macro_auc"]) for row in rows]
     assert run.best[1] == pytest.approx(max(aucs), abs=1e-5) and max(aucs) > 0.9
     assert run.best[0] == aucs.index(max(aucs)) + 1
-    network = ParallelXLSTM(run.settings.network).eval()
-    network.load_state_dict(run.best[2])
-    with torch.inference_mode():
-        probabilities = network(*(torch.from_numpy(x) for x in (run.validation.signals, run.validation.metadata)))
-    auc = np.mean([roc_auc(run.validation.labels[:, i], probabilities[:, i].numpy()) for i in range(len(LABELS))])
+    examples, chosen = run.examples, run.examples.validation
+    run.average.load_state_dict(run.best[2])
+    probabilities = answers(run.average, examples, chosen).numpy()
+    auc = np.mean([roc_auc(examples.labels[chosen, i].numpy(), probabilities[:, i]) for i in range(len(LABELS))])
     assert auc == pytest.approx(run.best[1], abs=1e-6)
 
 
@@ -200,12 +219,11 @@ def test_statements_teach_the_features(labelled: Path, tmp_path: Path) -> None:
     """Without a weight their classifier stays what chance made it, and the features know nothing of it."""
     losses = {}
     for weight, epochs in ((0.0, 1), (1.0, 12)):
-        run = start(labelled, tmp_path / str(weight), statements=weight, learning_rate=0.01, epochs=epochs, patience=12)
+        how = {"statements": weight, "epochs": epochs, "patience": 12, "learning_rate": 0.01, "average": 0.9}
+        run = start(labelled, tmp_path / str(weight), **how)
         run.run(quiet)
-        signals, metadata, _, statements = (torch.from_numpy(part) for part in vars(run.train).values())
-        with torch.inference_mode():
-            said = run.statements(run.network.eval().features(signals, metadata))
-        losses[weight] = F.binary_cross_entropy_with_logits(said, statements).item()
+        said = answers(run.average, run.examples, run.records)[:, len(LABELS) :]
+        losses[weight] = F.binary_cross_entropy(said, run.examples.statements[run.records]).item()
     assert losses[1.0] < 0.2 < 0.5 < losses[0.0]
 
 
@@ -238,10 +256,46 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 settings, folder = load_recipe(recipe), Path(folder)
-examples = prepare(Path(archive), folder, print)
-loop.Training(settings, folder, *examples, "cpu").run(print)
+loop.Training(settings, folder, prepare(Path(archive), folder, "cpu", print)).run(print)
 """
 """A training that saves after each step, and is killed the moment before its state gets its name."""
+
+
+def test_teachers_teach_what_they_have_not_seen(command: Command, labelled: Path, recipe: Path) -> None:
+    """The whole way: eight teachers, what they say, and a model that learned from it."""
+    command.environment["OMP_NUM_THREADS"] = "1"
+    values = RECIPE | {"epochs": 1, "learning_rate": 0.01}
+    recipe.write_text(json.dumps(values | {"teachers": 0.7, "mixup": 0.3, "without_superclass": True}))
+    folder, pupil = command.folder / "teachers", command.folder / "pupil"
+    examples = prepare(labelled, pupil, "cpu", quiet)
+    teachers = train_teachers(TrainingSettings.from_dict(values), folder, examples, quiet)
+    assert [teacher.folder.name for teacher in teachers] == [f"without-{fold}" for fold in range(1, 9)]
+    with pytest.raises(EcgbatchError, match="--teachers"):
+        Training(load_recipe(str(recipe)), pupil, examples)
+
+    line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", "pupil"]
+    done = command(*line, "--name", "mine", "--version", "1", "--teachers", "teachers")
+    assert "the teachers together: macro AUC" in done.stderr
+    assert Registry(command.folder / "models").find("mine:1").description["training"]["calibration"]["mi"]["scale"] > 0
+
+    taught = taught_by([command.folder / "gone"], examples, pupil, quiet)
+    for teacher in teachers[::3]:
+        fold = teacher.settings.hold_out
+        assert set(examples.folds[teacher.records].tolist()) == set(range(1, 9)) - {fold}
+        teacher.average.load_state_dict(teacher.best[2])
+        chosen = examples.of_fold(fold)
+        torch.testing.assert_close(taught[chosen], answers(teacher.average, examples, chosen))
+    with pytest.raises(EcgbatchError, match="holds no training"):
+        taught_by([command.folder / "gone"], examples, command.folder / "another", quiet)
+
+
+def test_a_training_begins_with_the_weights_it_is_given(labelled: Path, tmp_path: Path) -> None:
+    examples = prepare(labelled, tmp_path, "cpu", quiet)
+    settings = TrainingSettings.from_dict(RECIPE)
+    weights = {key: value.numpy() + 1 for key, value in ParallelXLSTM(settings.network).state_dict().items()}
+    run = Training(settings, tmp_path, examples, start=weights)
+    for key, value in run.average.network.state_dict().items():
+        np.testing.assert_array_equal(value, weights[key])
 
 
 def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: Path, tmp_path: Path) -> None:
@@ -256,8 +310,8 @@ def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: 
     assert whole.steps_per_epoch < resumed.step < 2 * whole.steps_per_epoch
     resumed.run(quiet)
     assert resumed.best[:2] == whole.best[:2]
-    for key, value in whole.average.items():
-        assert torch.equal(value, resumed.average[key]), key
+    for key, value in whole.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[key]), key
 
 
 def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
@@ -360,8 +414,8 @@ def test_superclasses_that_nobody_has_cannot_be_learned(labelled: Path, tmp_path
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json")])
 def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
     settings = load_recipe(name)
-    model = Registry(SHIPPED).find(name.replace("xlstm-ecg-", "xlstm-ecg:"))
-    assert settings.network == model.config
+    if "teacher" not in name:
+        assert settings.network == Registry(SHIPPED).find(name.replace("xlstm-ecg-", "xlstm-ecg:")).config
 
 
 @pytest.mark.parametrize(
@@ -370,7 +424,8 @@ def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
         {"epochs": 0},
         {"crop": 3},
         {"crop": 2000},
-        {"whole_epochs": 9, "epochs": 3},
+        {"hold_out": 9},
+        {"without_superclass": 1},
         {"learning": 1},
         {"network": {"depth": 1}},
         [],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
-from ecgbatch.models.kernels import cuda
+from ecgbatch.models.kernels import cuda, triton_scan
 from ecgbatch.models.network import SLSTMScan, slstm_scan
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.records import quality
@@ -163,7 +163,7 @@ def test_a_scan_that_fails_or_disagrees_is_not_used(
     scan: SLSTMScan, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert cuda.checked(scan, SMALL, CPU) is slstm_scan
+        assert triton_scan.checked(scan, SMALL, CPU) is slstm_scan
     assert why in caplog.text
 
 
@@ -172,7 +172,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A second copy of the module, its Triton code in the interpreter."""
     pytest.importorskip("triton", minversion="3.7", reason=TRITON)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    spec = importlib.util.spec_from_file_location("interpreted_cuda", cuda.__file__)
+    spec = importlib.util.spec_from_file_location("interpreted_scan", triton_scan.__file__)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -197,8 +197,24 @@ def test_triton_gives_what_plain_torch_gives(
     assert_scans_as_plain_torch(interpreted.triton_scan, scan_example(heads, steps, batch, dim, size))
 
 
+@pytest.mark.parametrize(("heads", "steps", "batch", "dim"), [(2, 7, 17, 8), (1, 1, 3, 16), (3, 9, 5, 32)])
+def test_its_gradient_is_that_of_plain_torch(
+    interpreted: ModuleType, heads: int, steps: int, batch: int, dim: int
+) -> None:
+    """Of what comes out and of the state that is left, with respect to all that goes in."""
+    example = scan_example(heads, steps, batch, dim, 2.0)
+    gradients = []
+    for scan, kind in ((interpreted.triton_scan, torch.float32), (slstm_scan, torch.float64)):
+        inputs = [part.to(kind).clone().requires_grad_() for part in example]
+        outputs = scan(*inputs)
+        weighted = [torch.linspace(-1, 1, part.numel(), dtype=kind).view(part.shape) * part for part in outputs]
+        gradients.append(torch.autograd.grad(torch.stack([part.sum() for part in weighted]).sum(), inputs))
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours.double(), plain, atol=3e-6 * plain.abs().max().item(), rtol=0)
+
+
 def test_triton_passes_the_check_at_the_start(interpreted: ModuleType) -> None:
-    assert interpreted.checked(interpreted.triton_scan, SMALL, CPU) is interpreted.triton_scan
+    assert interpreted.checked(interpreted.triton_scan, SMALL, CPU, gradient=True) is interpreted.triton_scan
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 90])
@@ -212,16 +228,16 @@ def test_triton_compiles_for_a_gpu_without_one(
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    arguments = dict.fromkeys(("gates", "recurrent", "hidden", "state"), "*fp32") | dict.fromkeys(
-        ("steps", "batch"), "i32"
-    )
-    sizes = {"DIM": dim, "WIDTH": dim, "TILE": cuda.TILE}
-    source = ASTSource(cuda.slstm_loop, arguments | dict.fromkeys(sizes, "constexpr"), sizes)
-    built = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
-    assert built.asm["cubin"]
-    assert "fma.rn.f32" in built.asm["ptx"]
-    assert "tf32" not in built.asm["ptx"]
-    assert built.metadata.shared <= 48 * 1024
+    sizes = {"DIM": dim, "WIDTH": dim, "TILE": triton_scan.TILE}
+    for loop, more in ((triton_scan.slstm_loop, {"KEEP": False}), (triton_scan.slstm_loop_back, {})):
+        constants = sizes | more
+        kinds = {name: "i32" if name in ("steps", "batch") else "*fp32" for name in loop.arg_names}
+        source = ASTSource(loop, kinds | dict.fromkeys(constants, "constexpr"), constants)
+        built = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+        assert built.asm["cubin"]
+        assert "fma.rn.f32" in built.asm["ptx"]
+        assert "tf32" not in built.asm["ptx"]
+        assert built.metadata.shared <= 64 * 1024
 
 
 # --- On a GPU
@@ -242,5 +258,11 @@ def test_golden_numbers_on_a_gpu(shared: Path, variant: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_triton_on_a_gpu() -> None:
-    pytest.importorskip("triton", minversion="3.7", reason=TRITON)
-    assert_scans_as_plain_torch(cuda.triton_scan, scan_example(4, SAMPLES, 33, 32, 3.0), "cuda")
+    pytest.importorskip("triton")
+    assert_scans_as_plain_torch(triton_scan.triton_scan, scan_example(4, SAMPLES, 33, 32, 3.0), "cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_training_can_use_it_on_a_gpu() -> None:
+    pytest.importorskip("triton")
+    assert triton_scan.fastest_scan(SMALL, torch.device("cuda"), gradient=True) is triton_scan.triton_scan
