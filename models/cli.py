@@ -13,7 +13,7 @@ from ecgbatch.commands import PATH, as_json, command
 from ecgbatch.models.evaluation.commands import compare, evaluate, measure
 from ecgbatch.models.torch_extra import require_torch
 from ecgbatch.printing import print_mapping, print_note, print_rows, say
-from ecgbatch.settings import load
+from ecgbatch.settings import EcgbatchError, load
 
 if TYPE_CHECKING:
     from ecgbatch.models.config import NetworkConfig

@@ -4,9 +4,8 @@ The layers are those of `models.network`. What differs is the order of the work:
 layers, which suits a CPU's caches; here a layer sees all time steps of a batch at once, so that a GPU gets few, large
 pieces, and the sLSTM's loop over time is one launch, see `triton_scan`.
 
-None of this has run on a GPU yet, and its speed is not measured. All but the Triton function is tested on a CPU; that
-function is tested in Triton's interpreter, and it compiles for NVIDIA's architectures 8.0, 8.9 and 9.0. For that reason
-it is compared with plain torch on each start, and not used where they disagree.
+docs/performance.md says how fast it is. The Triton functions are also tested in Triton's interpreter, and built for
+NVIDIA's architectures 8.0, 8.9 and 9.0.
 """
 
 from typing import Any

@@ -43,8 +43,8 @@ Best = tuple[int, float, dict[str, Tensor]]
 class Training:
     """A training in its folder, new or gone on with.
 
-    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with. Raises EcgbatchError when the folder holds a training
-    with other settings.
+    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with. Raises EcgbatchError
+    when the folder holds a training with other settings.
     """
 
     def __init__(

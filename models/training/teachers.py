@@ -55,9 +55,9 @@ def run_all(trainings: Sequence[Training], say: Say) -> None:
 def taught_by(teachers: Sequence[Path], examples: Examples, folder: Path, say: Say) -> Tensor:
     """What the teachers in some folders say of each record, (R, 5 + S): the mean of those that have not seen it.
 
-    Kept in `taught.npy` in the folder of the training that learns from it, which goes on without the teachers. Says the
-    macro AUC of all of them together on fold 9, which none has seen. Raises EcgbatchError for a folder without a teacher
-    for each fold, or with one that has not ended.
+    Kept in `taught.npy` in the folder of the training that learns from it, which goes on without the teachers. Says
+    the macro AUC of all of them together on fold 9, which none has seen. Raises EcgbatchError for a folder without a
+    teacher for each fold, or with one that has not ended.
     """
     path = folder / "taught.npy"
     if not path.exists():
