@@ -1,10 +1,6 @@
 """Growth: `ecgbatch enqueue` of more and more records (paths only): time, rate and peak memory."""
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from functools import partial
 from typing import NamedTuple
 
@@ -25,20 +21,10 @@ def enqueue(kind: str, records: int) -> Enqueued:
         (place.folder / "records/00000000.hea").touch()  # an archive of which nothing is there is refused
         manifest = place.manifest(f"records/{number:08d}" for number in range(records))
         place.run("db", "upgrade")
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ecgbatch", "enqueue", place.folder, "--manifest", manifest],
-            cwd=place.folder,
-            env=place.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode or place.job().total != records:
-            raise SystemExit(f"not every record was enqueued: status {process.returncode}, {place.job()}")
-    return Enqueued(seconds, usage.ru_maxrss / 1000)
+        seconds, memory = place.run_measured("enqueue", place.folder, "--manifest", manifest)
+        if place.job().total != records:
+            raise SystemExit(f"not every record was enqueued: {place.job()}")
+    return Enqueued(seconds, memory)
 
 
 def main() -> None:

@@ -116,6 +116,17 @@ class Workplace:
         self.finish(self.start(*arguments))
         return time.perf_counter() - began
 
+    def run_measured(self, *arguments: str | Path) -> tuple[float, float]:
+        """Runs the command, which must succeed; its seconds, and the most memory that it had, in MB."""
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "ecgbatch", *map(str, arguments)]
+        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed")
+        return time.perf_counter() - began, usage.ru_maxrss / 1000
+
     @staticmethod
     def finish(process: "subprocess.Popen[str]") -> None:
         output, _ = process.communicate(timeout=PATIENCE_SECONDS)

@@ -1,19 +1,21 @@
-"""Questions about a large job: every stored query, of all jobs and of one, until its first row and until its last.
+"""Questions about a large job: every stored query, of all jobs and of one, until its first row and until its last;
+then its export into each kind of file, and the most memory that the command takes.
 
 The job is written by bulk SQL, as a finished run would have left it; beside it there is one of a thousand records.
 """
 
 import argparse
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from measure import database, median, show
+from measure import database, median, show, workplace
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db import jobs, tallies
 from ecgbatch.db.cli import stored_queries
 from ecgbatch.db.engine import Database
+from ecgbatch.db.export import SUFFIXES
 from ecgbatch.db.migrate import upgrade
 from ecgbatch.db.schema import Priority, chunks
 from ecgbatch.db.select import select
@@ -93,7 +95,7 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "postgresql"], default=["sqlite", "postgresql"])
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for kind in args.databases:
         with database(kind) as url:
             filled = Database(url)
@@ -105,9 +107,15 @@ def main() -> None:
                 for which, job in (("all", None), ("the large one", large), ("the small one", small)):
                     answers = [ask(filled, sql, None if job is None else str(job)) for _ in range(args.repeats)]
                     first, last = (median([answer[at] for answer in answers]) for at in (0, 1))
-                    row = {"database": kind, "query": name, "of jobs": which, "rows": answers[0].rows}
-                    rows.append(row | {"first row, s": first, "all rows, s": last})
+                    row = {"database": kind, "question": name, "of jobs": which, "rows": answers[0].rows}
+                    rows.append(row | {"first row, s": first, "all rows, s": last, "peak memory, MB": None})
             filled.engine.dispose()
+            with workplace(database_url=url) as place:
+                for suffix in SUFFIXES:
+                    seconds, memory = place.run_measured("export", str(large), f"out{suffix}")
+                    row = {"database": kind, "question": f"export {suffix}", "of jobs": "the large one"}
+                    row |= {"rows": args.records, "first row, s": None, "all rows, s": seconds}
+                    rows.append(row | {"peak memory, MB": memory})
     show("queries", rows, records=args.records, repeats=args.repeats)
 
 

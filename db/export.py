@@ -20,10 +20,19 @@ from ecgbatch.settings import EcgbatchError
 TOGETHER = 10_000
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
+
+def _reaches(name: str) -> sa.ColumnElement[int]:
+    """1 where the probability reaches the model's threshold, 0 where not, null where there is none."""
+    reaches = sa.case((predictions.c[name] >= models.c[f"threshold_{name}"], 1), (predictions.c[name].is_not(None), 0))
+    return sa.type_coerce(reaches, sa.SmallInteger)
+
+
 COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     "path": recordings.c.path,
     **{name: recordings.c[name] for name in ("age", "sex", "format", "device")},
-    **{name: predictions.c[name] for name in (*LABEL_COLUMNS, "flags", "amplitude", "limb_residual")},
+    **{name: predictions.c[name] for name in LABEL_COLUMNS},
+    **{f"has_{name}": _reaches(name) for name in LABEL_COLUMNS},
+    **{name: predictions.c[name] for name in ("flags", "amplitude", "limb_residual")},
     **{name: predictions.c[name] for name in ("input_sha256", "scored_at", "worker")},
     "model": models.c.name,
     "version": models.c.version,
