@@ -38,6 +38,9 @@ class NoModel:
     def score(self, cleaned: Any, metadata: Any) -> Any:
         return np.full((len(metadata), 5), 0.5, np.float32)
 
+    def embed(self, cleaned: Any, metadata: Any) -> Any:
+        return self.score(cleaned, metadata), np.zeros((len(metadata), 288), np.float32)
+
     def uncertain(self, probabilities: Any) -> Any:
         return ()
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db.functions import Now
 
 Rows = Sequence[dict[str, Any]]
-"""Rows by column, all with the same columns, two at least; values are numbers, texts and None."""
+"""Rows by column, all with the same columns, two at least; values are numbers, texts, bytes and None."""
 
 
 def insert_new(connection: Connection, table: sa.Table, rows: Rows, at: str | None = None, **common: Any) -> int:
@@ -24,9 +24,14 @@ def insert_new(connection: Connection, table: sa.Table, rows: Rows, at: str | No
         return 0
     insert = _insert(connection.dialect, table.name, tuple(rows[0]), tuple(common), at)
     if connection.dialect.name == "postgresql":
-        return connection.exec_driver_sql(insert, {"rows": json.dumps(rows), **common}).rowcount
+        return connection.exec_driver_sql(insert, {"rows": json.dumps(rows, default=_bytes), **common}).rowcount
     values, same = itemgetter(*rows[0]), tuple(common.values())
     return connection.exec_driver_sql(insert, [values(row) + same for row in rows]).rowcount
+
+
+def _bytes(value: Any) -> str:
+    """Bytes as PostgreSQL reads them; what is neither these nor JSON's has no place in a row."""
+    return "\\x" + bytes(value).hex()
 
 
 @cache

@@ -19,6 +19,7 @@ from ecgbatch.db.schema import (
     Windows,
     archives,
     chunks,
+    embeddings,
     failures,
     job_items,
     jobs,
@@ -46,6 +47,7 @@ class JobPlan:
     thresholds: Probabilities
     windows: Windows
     leads_missing: LeadsMissing
+    embeddings: bool
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,15 @@ _RENEW = chunks.update().where(_THIS, _MINE, _OPEN_JOB).values(lease_until=_RENE
 def plan_of(connection: Connection, job_id: int) -> JobPlan | None:
     """What a worker must know to work on a job; None if there is no such job."""
     columns = (jobs.c.id, archives.c.root, jobs.c.model_id, models.c.fingerprint, jobs.c.windows, jobs.c.leads_missing)
-    plan = sa.select(*columns, *(models.c[f"threshold_{name}"] for name in LABEL_COLUMNS))
+    plan = sa.select(*columns, jobs.c.embeddings, *(models.c[f"threshold_{name}"] for name in LABEL_COLUMNS))
     plan = plan.join_from(jobs, models).join(archives, archives.c.id == jobs.c.archive_id)
     found = connection.execute(plan.where(jobs.c.id == job_id)).one_or_none()
     if found is None:
         return None
-    id_, root, model_id, fingerprint, windows, leads_missing, norm, mi, sttc, cd, hyp = found
+    id_, root, model_id, fingerprint, windows, leads_missing, embedded, norm, mi, sttc, cd, hyp = found
     thresholds = (norm, mi, sttc, cd, hyp)
-    return JobPlan(id_, root, model_id, fingerprint, thresholds, Windows(windows), LeadsMissing(leads_missing))
+    way = Windows(windows), LeadsMissing(leads_missing), embedded
+    return JobPlan(id_, root, model_id, fingerprint, thresholds, *way)
 
 
 def claim(
@@ -247,15 +250,17 @@ def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lea
 
 
 def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[Prediction]) -> int:
-    """Writes predictions, their windows and what the files told of the recordings; returns how many were new."""
+    """Writes predictions with all that the recordings told; returns how many were new."""
     whose = dict(job_id=claim.job_id, model_id=claim.model_id, worker=claim.worker)
     new = insert_new(connection, predictions, [prediction.row() for prediction in scored], at="scored_at", **whose)
-    in_windows = [prediction for prediction in scored if prediction.windows]
-    if in_windows and new < len(scored):  # another job has scored some meanwhile, in its way
-        own = _scored_by(connection, claim, [prediction.recording_id for prediction in in_windows])
-        in_windows = [prediction for prediction in in_windows if prediction.recording_id in own]
-    window_rows = [row for prediction in in_windows for row in prediction.window_rows()]
+    with_more = [prediction for prediction in scored if prediction.windows or prediction.features]
+    if with_more and new < len(scored):  # another job has scored some meanwhile, in its way
+        own = _scored_by(connection, claim, [prediction.recording_id for prediction in with_more])
+        with_more = [prediction for prediction in with_more if prediction.recording_id in own]
+    window_rows = [row for prediction in with_more for row in prediction.window_rows()]
     insert_new(connection, windows, window_rows, model_id=claim.model_id)
+    features = [dict(recording_id=p.recording_id, features=p.features) for p in with_more if p.features]
+    insert_new(connection, embeddings, features, model_id=claim.model_id)
     fill_in(connection, recordings, [prediction.recording_row() for prediction in scored])
     return new
 
@@ -275,7 +280,7 @@ def _remove_older(connection: Connection, claim: Claim, recording_ids: Sequence[
         predictions.c.job_id != claim.job_id,
     )
     found = connection.execute(older).scalars().all()
-    for table in (windows, predictions):
+    for table in (windows, embeddings, predictions):
         these = (table.c.model_id == claim.model_id) & table.c.recording_id.in_(found)
         connection.execute(table.delete().where(these))
 

@@ -93,7 +93,8 @@ def metrics(port: int | None, address: str) -> None:
     show_default=True,
     help="Each record of the job, what was scored, or what failed.",
 )
-def export(job: int, file: Path, what: str) -> None:
+@click.option("--embeddings", is_flag=True, help="Also the embeddings that the job kept; .parquet alone has them.")
+def export(job: int, file: Path, what: str, embeddings: bool) -> None:
     """Write what came of a job into a file.
 
     A row for each record: probabilities, flags, the digests and names that they can be traced by, or why it failed.
@@ -106,7 +107,7 @@ def export(job: int, file: Path, what: str) -> None:
 
     with open_database(load().database_url).read() as connection:
         reports.progress(connection, job)
-        say(f"{file}: {write(connection, job, file, Which(what)):,} records")
+        say(f"{file}: {write(connection, job, file, Which(what), embeddings):,} records")
     print_note("research use only, never for diagnosis")
 
 

@@ -8,17 +8,19 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.db.schema import embeddings, failures, job_items, jobs, models, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
 TOGETHER = 10_000
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+Columns: TypeAlias = Mapping[str, sa.ColumnElement[Any]]
 
 
 def _reaches(name: str) -> sa.ColumnElement[int]:
@@ -27,7 +29,7 @@ def _reaches(name: str) -> sa.ColumnElement[int]:
     return sa.type_coerce(reaches, sa.SmallInteger)
 
 
-COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
+COLUMNS: Columns = {
     "path": recordings.c.path,
     **{name: recordings.c[name] for name in ("age", "sex", "format", "device")},
     **{name: predictions.c[name] for name in LABEL_COLUMNS},
@@ -40,6 +42,8 @@ COLUMNS: Mapping[str, sa.ColumnElement[Any]] = {
     **{name: failures.c[name] for name in ("stage", "reason", "detail", "failed_at")},
 }
 """What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
+
+WITH_EMBEDDINGS = {**COLUMNS, "embedding": embeddings.c.features}
 
 
 class Which(StrEnum):
@@ -58,19 +62,26 @@ _CHOSEN: Mapping[Which, sa.ColumnElement[bool]] = {
 """As a job's counts have it: a failed record that its model has scored since counts as scored."""
 
 
-def export(connection: Connection, job_id: int, file: Path, which: Which = Which.ALL) -> int:
+def export(
+    connection: Connection, job_id: int, file: Path, which: Which = Which.ALL, with_embeddings: bool = False
+) -> int:
     """Writes a job's records to a `.csv`, `.jsonl` or `.parquet` file and returns how many; memory stays the same.
 
-    The file appears when it is whole. Raises EcgbatchError for another suffix, a file that cannot be written, and for
-    Parquet without pyarrow.
+    With embeddings a Parquet file has one more column, `embedding`: a list of float32, which every reader of Parquet
+    takes, and which holds the float16 that are stored as they are. The file appears when it is whole. Raises
+    EcgbatchError for another suffix, embeddings in another file or of a job that kept none, a file that cannot be
+    written, and for Parquet without pyarrow.
     """
     if file.suffix not in SUFFIXES:
         raise EcgbatchError(f"{file} has none of the suffixes {', '.join(SUFFIXES)}, which say what to write")
+    if with_embeddings:
+        _refuse_without_embeddings(connection, job_id, file)
+    columns = WITH_EMBEDDINGS if with_embeddings else COLUMNS
     unfinished = file.with_name(f".{file.name}.part")
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[file.suffix]
     try:
         with open(unfinished, "wb") as output:
-            count = write(output, _blocks(connection, job_id, which))
+            count = write(output, columns, _blocks(connection, job_id, which, columns))
         os.replace(unfinished, file)
     except OSError as error:
         raise EcgbatchError(f"cannot write {file}: {error.strerror}") from None
@@ -79,26 +90,37 @@ def export(connection: Connection, job_id: int, file: Path, which: Which = Which
     return count
 
 
-def _blocks(connection: Connection, job_id: int, which: Which) -> Iterator[list[Sequence[Any]]]:
+def _refuse_without_embeddings(connection: Connection, job_id: int, file: Path) -> None:
+    if file.suffix != ".parquet":
+        raise EcgbatchError(f"embeddings are exported to .parquet, not to {file.suffix}: give such a FILE")
+    if not connection.execute(sa.select(jobs.c.embeddings).where(jobs.c.id == job_id)).scalar():
+        raise EcgbatchError(f"job {job_id} kept no embeddings: enqueue its archive again with --embeddings")
+
+
+def _blocks(connection: Connection, job_id: int, which: Which, columns: Columns) -> Iterator[list[Sequence[Any]]]:
     """The job's records, TOGETHER at a time, in the order in which they were enqueued."""
     item, of_job = job_items.c.recording_id, job_items.c.job_id == job_id
     predicted = (predictions.c.recording_id == item) & (predictions.c.model_id == jobs.c.model_id)
     failed = (failures.c.recording_id == item) & (failures.c.job_id == job_items.c.job_id)
     source = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(models, models.c.id == jobs.c.model_id)
     source = source.join(recordings, recordings.c.id == item).outerjoin(predictions, predicted)
-    query = sa.select(*COLUMNS.values()).select_from(source.outerjoin(failures, failed)).where(of_job, _CHOSEN[which])
+    source = source.outerjoin(failures, failed)
+    if "embedding" in columns:
+        embedded = (embeddings.c.recording_id == item) & (embeddings.c.model_id == jobs.c.model_id)
+        source = source.outerjoin(embeddings, embedded)
+    query = sa.select(*columns.values()).select_from(source).where(of_job, _CHOSEN[which])
     rows = iter(connection.execute(query.order_by(item).execution_options(yield_per=TOGETHER)))
     while block := list(islice(rows, TOGETHER)):
         yield [tuple(row) for row in block]
 
 
-def _write_csv(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+def _write_csv(output: IO[bytes], columns: Columns, blocks: Iterator[list[Sequence[Any]]]) -> int:
     import io
 
     count = 0
     text = io.TextIOWrapper(output, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for block in blocks:
         writer.writerows(list(map(_plain, row)) for row in block)
         count += len(block)
@@ -107,16 +129,16 @@ def _write_csv(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
     return count
 
 
-def _write_jsonl(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+def _write_jsonl(output: IO[bytes], columns: Columns, blocks: Iterator[list[Sequence[Any]]]) -> int:
     count = 0
     for block in blocks:
-        lines = (json.dumps(dict(zip(COLUMNS, map(_plain, row), strict=True))) + "\n" for row in block)
+        lines = (json.dumps(dict(zip(columns, map(_plain, row), strict=True))) + "\n" for row in block)
         output.write("".join(lines).encode())
         count += len(block)
     return count
 
 
-def _write_parquet(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> int:
+def _write_parquet(output: IO[bytes], columns: Columns, blocks: Iterator[list[Sequence[Any]]]) -> int:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -126,16 +148,24 @@ def _write_parquet(output: IO[bytes], blocks: Iterator[list[Sequence[Any]]]) -> 
         sa.Float: pa.float64(),
         sa.SmallInteger: pa.int8(),
         sa.Text: pa.string(),
+        sa.LargeBinary: pa.list_(pa.float32()),
     }
     time = pa.timestamp("us", "UTC")
-    schema = pa.schema([(name, kinds.get(type(column.type), time)) for name, column in COLUMNS.items()])
+    schema = pa.schema([(name, kinds.get(type(column.type), time)) for name, column in columns.items()])
     count = 0
     with parquet.ParquetWriter(output, schema) as writer:
         for block in blocks:
-            columns = [pa.array(values, field.type) for values, field in zip(zip(*block, strict=True), schema)]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            values = [list(map(_floats, of)) if name == "embedding" else of for name, of in zip(columns, zip(*block))]
+            arrays = [pa.array(of, field.type) for of, field in zip(values, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             count += len(block)
     return count
+
+
+def _floats(features: bytes | None) -> Any:
+    import numpy as np
+
+    return None if features is None else np.frombuffer(features, "<f2").astype(np.float32)
 
 
 def _plain(value: Any) -> Any:

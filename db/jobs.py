@@ -75,20 +75,21 @@ def open_job(
     rescore: Rescore = Rescore.NONE,
     windows: Windows = Windows.FIRST,
     leads_missing: LeadsMissing = LeadsMissing.REFUSE,
+    embeddings: bool = False,
 ) -> tuple[int, bool]:
     """The job that scores this archive by this model in this way, and whether it was there already, unfinished.
 
     Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice. Raises
     EcgbatchError for an unfinished job that is to score other records again than `rescore` says, and while an open job
-    of the same archive and model takes other windows or treats missing leads otherwise.
+    of the same archive and model takes other windows, treats missing leads otherwise or differs in keeping embeddings.
     """
     of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
-    same = _way_is(windows, leads_missing)
+    same = _way_is(windows, leads_missing, embeddings)
     _refuse_beside_another_way(connection, of_both, same)
     unfinished = sa.select(jobs.c.id).where(of_both, same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
-        own, _ = way_of(connection, job_id)
+        own, _, _ = way_of(connection, job_id)
         if rescore not in (Rescore.NONE, own):
             raise EcgbatchError(
                 f"job {job_id} of this archive and model is not finished; the same command without --rescore goes on "
@@ -99,60 +100,68 @@ def open_job(
         connection.execute(reopen.values(opened))
         return job_id, True
     row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
-    row |= dict(rescore=rescore, windows=windows, leads_missing=leads_missing)
+    row |= dict(rescore=rescore, windows=windows, leads_missing=leads_missing, embeddings=embeddings)
     insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
 
 
-def _way_is(windows: str, leads_missing: str) -> sa.ColumnElement[bool]:
-    return (jobs.c.windows == windows) & (jobs.c.leads_missing == leads_missing)
+def _way_is(windows: str, leads_missing: str, embeddings: bool) -> sa.ColumnElement[bool]:
+    way = (jobs.c.windows == windows) & (jobs.c.leads_missing == leads_missing)
+    return way & (jobs.c.embeddings == embeddings)
 
 
 def _refuse_beside_another_way(
     connection: Connection, archive_and_model: sa.ColumnElement[bool], way: sa.ColumnElement[bool]
 ) -> None:
     """Two jobs at once that score the same records in two ways would each take the other's predictions for its own."""
-    other = sa.select(jobs.c.id, jobs.c.windows, jobs.c.leads_missing)
+    other = sa.select(jobs.c.id, jobs.c.windows, jobs.c.leads_missing, jobs.c.embeddings)
     other = other.where(archive_and_model, ~way, jobs.c.state.in_(OPEN))
     found = connection.execute(other.order_by(jobs.c.id)).first()
     if found is not None:
         raise EcgbatchError(
             f"job {found.id} of this archive and model is not finished and has --windows {found.windows} "
-            f"--leads-missing {found.leads_missing}: let it go on with that, or stop it (`ecgbatch cancel {found.id}`)"
+            f"--leads-missing {found.leads_missing} {'--embeddings' if found.embeddings else 'and no --embeddings'}: "
+            f"let it go on with that, or stop it (`ecgbatch cancel {found.id}`)"
         )
 
 
-def way_of(connection: Connection, job_id: int) -> tuple[Rescore, Windows]:
-    """Which records the job scores again, and what it takes of long ones."""
-    rescore, windows = connection.execute(sa.select(jobs.c.rescore, jobs.c.windows).where(jobs.c.id == job_id)).one()
-    return Rescore(rescore), Windows(windows)
+def way_of(connection: Connection, job_id: int) -> tuple[Rescore, Windows, bool]:
+    """Which records the job scores again, what it takes of long ones, and whether it keeps embeddings."""
+    way = sa.select(jobs.c.rescore, jobs.c.windows, jobs.c.embeddings).where(jobs.c.id == job_id)
+    rescore, windows, embeddings = connection.execute(way).one()
+    return Rescore(rescore), Windows(windows), embeddings
 
 
 @dataclass(frozen=True)
 class ScoredBefore:
     """What a prediction was made of: the digest of the input, age and sex as they are known of the recording.
 
-    `only_first`: of a longer record, its first ten seconds.
+    `only_first`: of a longer record, its first ten seconds. `embedded`: its embedding was kept.
     """
 
     input_sha256: str
     age: float | None
     sex: int | None
     only_first: bool
+    embedded: bool
 
 
 def scored_before(connection: Connection, job_id: int, paths: list[str]) -> dict[str, ScoredBefore]:
     """Those of the records at these paths that the job's model has scored, by path."""
     earlier = jobs.alias("earlier")
     query = sa.select(recordings.c.path, predictions.c.input_sha256, recordings.c.age, recordings.c.sex)
-    query = query.add_columns(predictions.c.flags, earlier.c.windows)
+    query = query.add_columns(predictions.c.flags, earlier.c.windows, earlier.c.embeddings)
     query = query.join_from(jobs, recordings, recordings.c.archive_id == jobs.c.archive_id)
     of_model = (predictions.c.recording_id == recordings.c.id) & (predictions.c.model_id == jobs.c.model_id)
     query = query.join(predictions, of_model).join(earlier, earlier.c.id == predictions.c.job_id)
     query = query.where(jobs.c.id == job_id, TextIn(recordings.c.path, paths))
     return {
         row.path: ScoredBefore(
-            row.input_sha256, row.age, row.sex, row.windows == Windows.FIRST and Flag.CROPPED in row.flags.split(",")
+            row.input_sha256,
+            row.age,
+            row.sex,
+            only_first=row.windows == Windows.FIRST and Flag.CROPPED in row.flags.split(","),
+            embedded=row.embeddings,
         )
         for row in connection.execute(query)
     }
@@ -290,7 +299,7 @@ def retry(connection: Connection, job_id: int, reason: str | None) -> int:
     A cancelled job goes on; a finished one without such failures stays as it is. Raises EcgbatchError while an open job
     of the same archive and model takes other windows.
     """
-    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows, jobs.c.leads_missing)
+    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows, jobs.c.leads_missing, jobs.c.embeddings)
     archive_id, model_id, *way = connection.execute(of_job.where(jobs.c.id == job_id)).one()
     of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
     _refuse_beside_another_way(connection, of_both, _way_is(*way))

@@ -23,7 +23,8 @@ class Prediction:
 
     `flags` are separated by commas; amplitude in mV and limb_residual as in `records.quality`. `format`, `device`,
     `age` and `sex` are what the file itself tells: they fill `recordings` where nothing is known yet. `windows` are
-    there when each window of a longer record was scored; `probabilities` are then their mean.
+    there when each window of a longer record was scored; `probabilities` are then their mean. `features`, where they
+    are to be kept: what the network's classifier was given, as bytes of little-endian float16.
     """
 
     recording_id: int
@@ -37,6 +38,7 @@ class Prediction:
     age: float | None = None
     sex: int | None = None
     windows: tuple[Window, ...] = ()
+    features: bytes | None = None
 
     def row(self) -> dict[str, Any]:
         """The row of `predictions`, without job, model, worker and time."""

@@ -129,6 +129,7 @@ jobs = sa.Table(
     sa.Column("active_at", UtcTime),
     sa.Column("worked_seconds", sa.Float, nullable=False, server_default="0"),
     sa.Column("leads_missing", sa.Text, nullable=False, server_default=LeadsMissing.REFUSE),
+    sa.Column("embeddings", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 chunks = sa.Table(
@@ -203,6 +204,16 @@ windows = sa.Table(
     sa.Column("model_id", BigId, primary_key=True),
     sa.Column("start_s", sa.Float, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in LABEL_COLUMNS),
+    sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
+    sqlite_with_rowid=False,
+)
+
+embeddings = sa.Table(
+    "embeddings",
+    metadata,
+    sa.Column("recording_id", BigId, primary_key=True),
+    sa.Column("model_id", BigId, primary_key=True),
+    sa.Column("features", sa.LargeBinary, nullable=False),
     sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
     sqlite_with_rowid=False,
 )

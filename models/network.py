@@ -102,6 +102,11 @@ class ParallelXLSTM(nn.Module):
         """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, 5) probabilities."""
         return torch.sigmoid(self.logits(signal, metadata))
 
+    def embed(self, signal: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, and beside it the features."""
+        features = self.features(signal, metadata)
+        return torch.sigmoid(self.classifier(features)), features
+
     def logits(self, signal: Tensor, metadata: Tensor) -> Tensor:
         """As `forward`, before the sigmoid: (B, 5)."""
         logits: Tensor = self.classifier(self.features(signal, metadata))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ Array = NDArray[np.float32]
 Cleaned = Any
 """(B, T, 12) float32, ready for the network: an array, or with device cuda a tensor there."""
 Clean = Callable[[NDArray[np.float64]], tuple[Cleaned, list[Quality]]]
-Network = Callable[[Cleaned, Array], Array]
 KERNELS = ("auto", "compiled", "torch")
 DEVICES = ("cpu", "cuda")
 USUAL_BATCH = {("cpu", "compiled"): 8, ("cpu", "torch"): 64, ("cuda", "torch"): 256}
@@ -34,6 +33,16 @@ NEVER = (math.inf, -math.inf)
 """Limits that no probability lies between."""
 LARGEST_BATCH_ON_CPU = 64
 """With more records, torch takes over 400 MB and is a few per cent faster at best."""
+
+
+class Network(Protocol):
+    """A network in memory, in one of the kernels."""
+
+    def __call__(self, signal: Cleaned, metadata: Array, /) -> Array:
+        """(B, T, 12), (B, 2) -> probabilities (B, 5)."""
+
+    def embed(self, signal: Cleaned, metadata: Array, /) -> tuple[Array, Array]:
+        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
 
 
 class Scorer:
@@ -97,11 +106,20 @@ class Scorer:
         """(B, T, 12) from `clean`, (B, 2) from `metadata` -> probabilities (B, 5) in the order of LABELS."""
         if len(cleaned) == 0:
             return np.empty((0, len(LABELS)), np.float32)
-        batches = [slice(start, start + self.batch_size) for start in range(0, len(cleaned), self.batch_size)]
+        batches = self._batches(len(cleaned))
         probabilities = np.concatenate([self._network(cleaned[batch], metadata[batch]) for batch in batches])
         if probabilities.shape != (len(cleaned), len(LABELS)):
             raise EcgbatchError(f"the model gave {probabilities.shape} probabilities for {len(cleaned)} records")
         return probabilities
+
+    def embed(self, cleaned: Cleaned, metadata: Array) -> tuple[Array, Array]:
+        """As `score`, of one record at least, and beside it the features (B, 2D + 32) that the classifier was given."""
+        parts = [self._network.embed(cleaned[batch], metadata[batch]) for batch in self._batches(len(cleaned))]
+        probabilities, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return probabilities, features
+
+    def _batches(self, records: int) -> list[slice]:
+        return [slice(start, start + self.batch_size) for start in range(0, records, self.batch_size)]
 
     def _warm_up(self) -> None:
         example = np.random.default_rng(0).standard_normal((1, SAMPLES, len(LEADS)))

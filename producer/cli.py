@@ -62,6 +62,11 @@ def archive_options(function: F) -> F:
             help="Also score again what the model has scored before: what has changed since (files, age, sex), or all.",
         ),
         if_leads_are_missing,
+        click.option(
+            "--embeddings",
+            is_flag=True,
+            help="Also keep what the network makes of each record (288 numbers as a rule): `export --embeddings`.",
+        ),
         click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )
     for option in reversed(options):
@@ -84,6 +89,7 @@ def run(
     windows: str,
     rescore: str | None,
     leads_missing: str,
+    embeddings: bool,
     dry_run: bool,
     **how: Any,
 ) -> int:
@@ -108,7 +114,9 @@ def run(
     database, network = _prepare(settings)
     found = Archive(root, follow_links=settings.follow_links, **how)
     try:
-        progress = run_archive(settings, database, network, found, priority, rescore, windows, leads_missing)
+        progress = run_archive(
+            settings, database, network, found, priority, rescore, windows, leads_missing, embeddings
+        )
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
@@ -130,6 +138,7 @@ def enqueue(
     windows: str,
     rescore: str | None,
     leads_missing: str,
+    embeddings: bool,
     dry_run: bool,
     **how: Any,
 ) -> None:
@@ -147,7 +156,7 @@ def enqueue(
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(enqueue_archive(settings, database, network, found, priority, rescore, windows, leads_missing))
+    print(enqueue_archive(settings, database, network, found, priority, rescore, windows, leads_missing, embeddings))
 
 
 @command(example="ecgbatch status --watch")

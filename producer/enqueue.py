@@ -39,11 +39,12 @@ def open_job(
     rescore: Rescore,
     windows: Windows,
     leads_missing: LeadsMissing,
+    embeddings: bool,
 ) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
     archive_id = jobs.register_archive(connection, write_down(root.name), write_down(url_of(root) or str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows, leads_missing)
+    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows, leads_missing, embeddings)
 
 
 @dataclass
@@ -91,14 +92,15 @@ def add_records(
 def _to_rescore(database: Database, settings: Settings, job_id: int, root: Path, records: Sequence[Record]) -> set[str]:
     """The paths of those records that are scored again although the job's model has scored them before."""
     with database.read() as connection:
-        rescore, windows = jobs.way_of(connection, job_id)
-        if rescore == Rescore.NONE and windows == Windows.FIRST:
+        rescore, windows, embeddings = jobs.way_of(connection, job_id)
+        if rescore == Rescore.NONE and windows == Windows.FIRST and not embeddings:
             return set()
         before = jobs.scored_before(connection, job_id, [record.path for record in records])
     scored = [record for record in records if record.path in before]
     if rescore == Rescore.ALL:
         return {record.path for record in scored}
     again = {record.path for record in scored if windows == Windows.ALL and before[record.path].only_first}
+    again |= {record.path for record in scored if embeddings and not before[record.path].embedded}
     if rescore == Rescore.CHANGED:
         again |= {r.path for r in scored if r.path not in again and _has_changed(settings, root, r, before[r.path])}
     return again
@@ -124,6 +126,7 @@ def enqueue_archive(
     rescore: str | None = None,
     windows: str = Windows.FIRST,
     leads_missing: str = LeadsMissing.REFUSE,
+    embeddings: bool = False,
 ) -> int:
     """Makes or continues the job of an archive and a model and says what it holds; returns its id.
 
@@ -132,7 +135,7 @@ def enqueue_archive(
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
     way = Priority(priority), Rescore(rescore or "none"), Windows(windows), LeadsMissing(leads_missing)
-    job_id, continued = database.write(open_job, archive.root, model, *way)
+    job_id, continued = database.write(open_job, archive.root, model, *way, embeddings)
     line = ProgressLine()
     try:
         enqueued = add_records(

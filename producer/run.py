@@ -43,6 +43,7 @@ def run_archive(
     rescore: str | None = None,
     windows: str = Windows.FIRST,
     leads_missing: str = LeadsMissing.REFUSE,
+    embeddings: bool = False,
 ) -> Progress:
     """Scores an archive on this machine and shows how far it is, on standard error; returns the job as it ended.
 
@@ -54,7 +55,8 @@ def run_archive(
         with workers(settings, database) as started:  # which get ready while this is imported, and the archive listed
             from ecgbatch.producer.enqueue import enqueue_archive
 
-            job_id = enqueue_archive(settings, database, model, archive, priority, rescore, windows, leads_missing)
+            way = priority, rescore, windows, leads_missing, embeddings
+            job_id = enqueue_archive(settings, database, model, archive, *way)
             with database.read() as connection:
                 [progress] = reports.progress(connection, job_id)
             if not progress.ended:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from statistics import median
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,12 @@ class ReadWindow:
     flags: frozenset[str]
 
 
-Scored: TypeAlias = tuple[ReadWindow, Probabilities]
-"""A window and its probabilities."""
+class Scored(NamedTuple):
+    """A window, its probabilities, and its features (F,) if they are to be kept."""
+
+    window: ReadWindow
+    probabilities: Probabilities
+    features: NDArray[np.float32] | None
 
 
 class Outcomes:
@@ -39,12 +44,21 @@ class Outcomes:
         self._uncertain = uncertain
         self._waiting: dict[str, list[Scored]] = {}
 
-    def after(self, windows: Sequence[ReadWindow], probabilities: NDArray[np.float32]) -> list[Outcome]:
-        """The outcomes of the records of which these, with (n, 5) probabilities, are the last windows to be scored."""
+    def after(
+        self,
+        windows: Sequence[ReadWindow],
+        probabilities: NDArray[np.float32],
+        features: NDArray[np.float32] | None = None,
+    ) -> list[Outcome]:
+        """The outcomes of the records of which these are the last windows to be scored.
+
+        `probabilities` are (n, 5), `features` (n, F) if they are to be kept.
+        """
         outcomes = []
-        for window, (norm, mi, sttc, cd, hyp) in zip(windows, probabilities.tolist(), strict=True):
+        of_each = repeat(None) if features is None else features
+        for window, (norm, mi, sttc, cd, hyp), its_features in zip(windows, probabilities.tolist(), of_each):
             scored = self._waiting.pop(window.record.path, [])
-            scored.append((window, (norm, mi, sttc, cd, hyp)))
+            scored.append(Scored(window, (norm, mi, sttc, cd, hyp), its_features))
             if len(scored) == window.of:
                 outcomes.append(self._outcome(scored))
             else:
@@ -52,15 +66,19 @@ class Outcomes:
         return outcomes
 
     def _outcome(self, scored: Sequence[Scored]) -> Outcome:
-        """The outcome of a record: of its windows the mean of the probabilities, the median of the measures."""
-        (first, probabilities), *others = scored
+        """A record's outcome: of its windows the mean of probabilities and features, the median of the measures."""
+        (first, probabilities, features), *others = scored
         quality, flags = first.quality, set(first.flags)
         if others:
-            norm, mi, sttc, cd, hyp = (math.fsum(column) / len(scored) for column in zip(*(p for _, p in scored)))
+            norm, mi, sttc, cd, hyp = (
+                math.fsum(column) / len(scored) for column in zip(*(s.probabilities for s in scored))
+            )
             probabilities = norm, mi, sttc, cd, hyp
-            quality = Quality(*(median(measure) for measure in zip(*(w.quality for w, _ in scored))))
+            quality = Quality(*(median(measure) for measure in zip(*(s.window.quality for s in scored))))
+            if features is not None:
+                features = np.mean([s.features for s in scored if s.features is not None], axis=0)
             # `short` is said of records, and only the last window is
-            flags = flags.union(*(window.flags for window, _ in others)) - {Flag.SHORT}
+            flags = flags.union(*(other.window.flags for other in others)) - {Flag.SHORT}
         if not all(map(math.isfinite, probabilities)):
             return Failure(
                 _id(first.record), "score", Reason.NOT_FINITE, "the model's probabilities are not numbers", 1
@@ -80,7 +98,8 @@ class Outcomes:
             device=recording.device,
             age=recording.age,
             sex=recording.sex,
-            windows=tuple(db.Window(w.window.start, each) for w, each in scored if w.window.start is not None),
+            windows=tuple(db.Window(w.window.start, p) for w, p, _ in scored if w.window.start is not None),
+            features=None if features is None else features.astype("<f2").tobytes(),
         )
 
 

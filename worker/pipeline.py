@@ -61,6 +61,9 @@ class Scorer(Protocol):
     def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, T, 12), (n, 2) -> probabilities (n, 5)."""
 
+    def embed(self, cleaned: Any, metadata: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `score`, and beside it the features (n, F) that the classifier was given."""
+
     def uncertain(self, probabilities: Sequence[float]) -> Sequence[str]:
         """Of a record's five probabilities, the superclasses of which both answers are possible."""
 
@@ -152,6 +155,7 @@ class Pipeline:
     watchdog: Watchdog
     reader: ThreadPoolExecutor
     refused: frozenset[str]
+    embeddings: bool = False
     times: Times = field(default_factory=Times)
 
     def run(self, root: Path, records: Sequence[Record]) -> None:
@@ -201,9 +205,13 @@ class Pipeline:
             yield list(group.failures)
         outcomes = Outcomes(self.refused, self.scorer.uncertain)
         for batch in group.batches:
+            features = None
             with self.times.taking("scoring"):
-                probabilities = self.scorer.score(batch.cleaned, batch.metadata)
-            yield outcomes.after(batch.windows, probabilities)
+                if self.embeddings:
+                    probabilities, features = self.scorer.embed(batch.cleaned, batch.metadata)
+                else:
+                    probabilities = self.scorer.score(batch.cleaned, batch.metadata)
+            yield outcomes.after(batch.windows, probabilities, features)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class ScoringProcess:
 
         extent = Extent(plan.windows, scorer.lead_sets if plan.leads_missing == LeadsMissing.SCORE else None)
         how = self.settings, self.stages.read, extent
-        pipeline = Pipeline(*how, scorer, store, self._watchdog, self._reader, self._refused)
+        pipeline = Pipeline(*how, scorer, store, self._watchdog, self._reader, self._refused, plan.embeddings)
         try:
             with self._lease.keeping(claim):
                 self._run(pipeline, root, claim)

@@ -128,13 +128,21 @@ class CompiledNetwork:
         Both float32 and C-contiguous. Raises EcgbatchError for arrays of another kind, MemoryError when the
         workspace (1.5 kB per time step and 1 MB at embedding 128, whatever the batch) is not to be had.
         """
+        return self._run(signal, metadata, np.empty(0, np.float32))
+
+    def embed(self, signal: Array, metadata: Array) -> tuple[Array, Array]:
+        """The probabilities, the same to the last bit, and the features (B, 2D + 32) that the classifier was given."""
+        features = np.empty((len(signal), 2 * self.config.embedding_dim + METADATA_HIDDEN), np.float32)
+        return self._run(signal, metadata, features), features
+
+    def _run(self, signal: Array, metadata: Array, features: Array) -> Array:
         _check("signal", signal, (None, None, len(LEADS)), np.float32)
         _check("metadata", metadata, (len(signal), METADATA_DIM), np.float32)
         batch, samples = signal.shape[:2]
         if not self.config.patch <= samples <= LONGEST:
             raise EcgbatchError(f"a signal must have {self.config.patch} to {LONGEST} samples, not {samples}: cut it")
         probabilities = np.empty((batch, len(LABELS)), dtype=np.float32)
-        _kernel.run(self._network, signal, metadata, probabilities, batch, samples)
+        _kernel.run(self._network, signal, metadata, probabilities, features, batch, samples)
         return probabilities
 
 

@@ -67,6 +67,14 @@ class CudaNetwork:
             probabilities: NDArray[np.float32] = self._network(self._put(signal), self._put(metadata)).cpu().numpy()
             return probabilities
 
+    def embed(
+        self, signal: Tensor | NDArray[np.float32], metadata: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
+        with torch.inference_mode():
+            probabilities, features = self._network.embed(self._put(signal), self._put(metadata))
+            return probabilities.cpu().numpy(), features.cpu().numpy()
+
     def _put(self, values: Tensor | NDArray[Any]) -> Tensor:
         """On the device, by way of pinned memory, so that the copy runs beside what the GPU is at."""
         tensor = torch.as_tensor(values)

@@ -1,8 +1,11 @@
 """The network in plain torch on a CPU or another device, numpy arrays in and out."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.network import ParallelXLSTM
@@ -23,6 +26,14 @@ class TorchNetwork:
     def __call__(self, signal: Array, metadata: Array) -> Array:
         """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, 5) probabilities."""
         with torch.inference_mode():
-            inputs = (torch.from_numpy(part).to(self.device) for part in (signal, metadata))
-            probabilities: Array = self._network(*inputs).cpu().numpy()
+            probabilities: Array = self._network(*self._put(signal, metadata)).cpu().numpy()
             return probabilities
+
+    def embed(self, signal: Array, metadata: Array) -> tuple[Array, Array]:
+        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
+        with torch.inference_mode():
+            probabilities, features = self._network.embed(*self._put(signal, metadata))
+            return probabilities.cpu().numpy(), features.cpu().numpy()
+
+    def _put(self, *arrays: Array) -> Iterator[Tensor]:
+        return (torch.from_numpy(part).to(self.device) for part in arrays)

@@ -47,11 +47,18 @@ class SlowScorer:
         return getattr(self.scorer, name)
 
     def score(self, cleaned: Any, metadata: Any) -> Any:
+        self._begin(metadata)
+        return self.scorer.score(cleaned, metadata)
+
+    def embed(self, cleaned: Any, metadata: Any) -> Any:
+        self._begin(metadata)
+        return self.scorer.embed(cleaned, metadata)
+
+    def _begin(self, metadata: Any) -> None:
         if count := os.environ.get("FAULTS_COUNT"):
             with open(count, "ab", buffering=0) as file:
                 file.write(b"." * len(metadata))
         time.sleep(float(os.environ.get("FAULTS_SLOW", "0")) * len(metadata))
-        return self.scorer.score(cleaned, metadata)
 
 
 def load(settings: Settings, fingerprint: str) -> Any:

@@ -71,6 +71,21 @@ def random_records(batch: int, steps: int, seed: int) -> tuple[np.ndarray, np.nd
     return signal, metadata
 
 
+@pytest.mark.parametrize("variant", ["stacked64", "hierarchical128"])
+def test_features_are_those_of_torch_and_cost_no_bit_of_the_probabilities(variant: str) -> None:
+    plain_torch = pytest.importorskip("ecgbatch.models.kernels.plain_torch")
+    config = VARIANTS[variant]
+    weights, (signal, metadata) = random_weights(config, 5), random_records(3, 250, 6)
+    expected_probabilities, expected = plain_torch.TorchNetwork(weights, config).embed(signal, metadata)
+    for instructions in SETS:
+        network = compiled.CompiledNetwork(weights, config, instructions)
+        probabilities, features = network.embed(signal, metadata)
+        assert probabilities.tobytes() == network(signal, metadata).tobytes()
+        assert features.shape == (3, 2 * config.embedding_dim + 32)
+        np.testing.assert_allclose(features, expected, atol=2e-4)
+        np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-5)
+
+
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_golden_numbers(golden: Golden, variant: str, instructions: str) -> None:
@@ -239,10 +254,14 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     sizes = (12, 64, 128, 4, 1, 2, 128)
     network = kernel.load("baseline", *sizes, parameters)
     signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
-    kernel.run(network, signal, metadata, output, 2, 10)
+    no_features = np.empty(0, np.float32)
+    kernel.run(network, signal, metadata, output, no_features, 2, 10)
     for batch, samples in [(2, 11), (3, 10), (-1, 10), (2, 0), (2, -10), (1, 20), (2**62, 2**62)]:
         with pytest.raises(ValueError):
-            kernel.run(network, signal, metadata, output, batch, samples)
+            kernel.run(network, signal, metadata, output, no_features, batch, samples)
+    for width in (1, 2 * 160 - 1, 2 * 160 + 1):
+        with pytest.raises(ValueError):
+            kernel.run(network, signal, metadata, output, np.empty(width, np.float32), 2, 10)
     with pytest.raises(ValueError):
         kernel.load("baseline", *sizes, parameters[:-1])
     with pytest.raises(ValueError):

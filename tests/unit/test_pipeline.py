@@ -50,6 +50,9 @@ class FirstSampleScorer:
         probabilities: NDArray[np.float32] = np.repeat(cleaned[:, 0, :1], 5, axis=1)
         return np.full_like(probabilities, np.nan) if cleaned.shape[1] == INVALID else probabilities
 
+    def embed(self, cleaned: Any, metadata: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.score(cleaned, metadata), cleaned[:, 0, :].astype(np.float32)
+
     def uncertain(self, probabilities: Sequence[float]) -> Sequence[str]:
         return ()
 

@@ -12,10 +12,18 @@ def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int, most: in
     scorer = Scorer(Registry(SHIPPED).find(None), kernel="torch", batch_size=wanted)
     network, sizes = scorer._network, []
 
-    def watched(signals: np.ndarray, metadata: np.ndarray) -> np.ndarray:
-        sizes.append(len(signals))
-        return network(signals, metadata)
+    class Watched:
+        def __call__(self, signals: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+            sizes.append(len(signals))
+            return network(signals, metadata)
 
-    scorer._network = watched
-    assert scorer.score(np.zeros((201, 250, 12), np.float32), np.zeros((201, 2), np.float32)).shape == (201, 5)
+        def embed(self, signals: np.ndarray, metadata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            sizes.append(len(signals))
+            return network.embed(signals, metadata)
+
+    scorer._network = Watched()
+    signals, metadata = np.zeros((201, 250, 12), np.float32), np.zeros((201, 2), np.float32)
+    probabilities, features = scorer.embed(signals, metadata)
+    assert scorer.score(signals, metadata).tolist() == probabilities.tolist()
+    assert features.shape == (201, 288)
     assert max(sizes) == most

@@ -35,7 +35,7 @@ struct InstructionSet {
     int panel;  // columns of a packed weight panel
     bool (*supported)();
     void (*score)(const Network&, const Workspace&, const float* signal, const float* metadata, size_t steps,
-                  float* probabilities);
+                  float* probabilities, float* features);
     void (*clean)(const Cleaning&, const double* signal, size_t samples, double* filtered, float* cleaned);
 };
 

@@ -17,14 +17,15 @@ class Model {
     const InstructionSet& set;
     const Network network;
 
-    // Fills probabilities (batch, CLASSES) from signal (batch, samples, LEADS) and metadata (batch, METADATA). Samples left
-    // over after the last whole patch are not seen. Throws std::bad_alloc.
-    void score(const float* signal, const float* metadata, float* probabilities, size_t batch, size_t samples) {
+    // Fills probabilities (batch, CLASSES) and, unless null, features (batch, pooled) from signal (batch, samples, LEADS) and
+    // metadata (batch, METADATA). Samples left over after the last whole patch are not seen. Throws std::bad_alloc.
+    void score(const float* signal, const float* metadata, float* probabilities, float* features, size_t batch,
+               size_t samples) {
         const size_t steps = samples * LEADS / network.d.inputs;
         auto workspace = acquire(steps);
         for (size_t i = 0; i < batch; i++)
             set.score(network, *workspace, signal + i * samples * LEADS, metadata + i * METADATA, steps,
-                      probabilities + i * CLASSES);
+                      probabilities + i * CLASSES, features ? features + i * network.d.pooled() : nullptr);
         release(std::move(workspace));
     }
 

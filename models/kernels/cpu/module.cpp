@@ -102,10 +102,10 @@ PyObject* load(PyObject*, PyObject* arguments) {
     }
 }
 
-bool score_all(Model& model, const float* signal, const float* metadata, float* probabilities, size_t batch,
-               size_t samples) noexcept {
+bool score_all(Model& model, const float* signal, const float* metadata, float* probabilities, float* features,
+               size_t batch, size_t samples) noexcept {
     try {
-        model.score(signal, metadata, probabilities, batch, samples);
+        model.score(signal, metadata, probabilities, features, batch, samples);
         return true;
     } catch (const std::bad_alloc&) {
         return false;
@@ -113,10 +113,10 @@ bool score_all(Model& model, const float* signal, const float* metadata, float* 
 }
 
 PyObject* run(PyObject*, PyObject* arguments) {
-    PyObject *capsule, *signal_object, *metadata_object, *output_object;
+    PyObject *capsule, *signal_object, *metadata_object, *output_object, *features_object;
     Py_ssize_t batch, samples;
-    if (!PyArg_ParseTuple(arguments, "OOOOnn", &capsule, &signal_object, &metadata_object, &output_object, &batch,
-                          &samples))
+    if (!PyArg_ParseTuple(arguments, "OOOOOnn", &capsule, &signal_object, &metadata_object, &output_object,
+                          &features_object, &batch, &samples))
         return nullptr;
     auto* model = static_cast<Model*>(PyCapsule_GetPointer(capsule, CAPSULE));
     if (!model) return nullptr;
@@ -126,15 +126,20 @@ PyObject* run(PyObject*, PyObject* arguments) {
     if (!metadata.numbers) return nullptr;
     View<float> output(output_object, PyBUF_WRITABLE);
     if (!output.numbers) return nullptr;
+    View<float> features(features_object, PyBUF_WRITABLE);
+    if (!features.numbers) return nullptr;
+    const Py_ssize_t width = model->network.d.pooled();
     if (batch < 0 || samples * LEADS < model->network.d.inputs || samples > MOST_SAMPLES ||
         metadata.count() != batch * METADATA || output.count() != batch * CLASSES ||
+        (features.count() && features.count() != batch * width) ||
         signal.count() % (samples * LEADS) || signal.count() / (samples * LEADS) != batch) {
         PyErr_SetString(PyExc_ValueError, "the buffers do not have the sizes that batch and samples say");
         return nullptr;
     }
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = score_all(*model, signal.numbers, metadata.numbers, output.numbers, size_t(batch), size_t(samples));
+    done = score_all(*model, signal.numbers, metadata.numbers, output.numbers,
+                     features.count() ? features.numbers : nullptr, size_t(batch), size_t(samples));
     Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -209,7 +214,8 @@ PyMethodDef METHODS[] = {
     {"instructions", instructions, METH_NOARGS, "instructions() -> names of the usable instruction sets, fastest first"},
     {"load", load, METH_VARARGS,
      "load(instructions, inputs, embedding, inner, heads, levels, blocks, feedforward, parameters) -> network"},
-    {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, batch, samples): fills probabilities"},
+    {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, features, batch, samples): fills probabilities and, if it has room for "
+     "any, features"},
     {"clean", clean, METH_VARARGS,
      "clean(instructions, bandpass, notch, mean, deviation, signals, cleaned, qualities, batch, samples): fills cleaned and "
      "qualities, amplitude and limb residual of each record"},

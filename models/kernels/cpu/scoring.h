@@ -57,8 +57,9 @@ void dense(const Linear& layer, const float* x, float* out, bool rectified) {
     for (int i = 0; rectified && i < layer.outputs; i += WIDTH) store(out + i, maximum(set1(0.0f), load(out + i)));
 }
 
+// `features`, the classifier's input, are given out unless null.
 void score(const Network& network, const Workspace& w, const float* signal, const float* metadata, size_t steps,
-           float* probabilities) {
+           float* probabilities, float* features) {
     const Dimensions& d = network.d;
     embed(network, w, signal, steps);
     for (const Level& level : network.levels) {
@@ -69,6 +70,7 @@ void score(const Network& network, const Workspace& w, const float* signal, cons
     }
     pool(w, d.embedding, steps);
     dense(network.metadata, metadata, w.pooled + 2 * d.embedding, true);
+    if (features) std::memcpy(features, w.pooled, d.pooled() * sizeof(float));
     dense(network.classifier_1, w.pooled, w.hidden_1, true);
     dense(network.classifier_2, w.hidden_1, w.hidden_2, true);
     dense(network.classifier_3, w.hidden_2, w.logits, false);
