@@ -7,15 +7,22 @@ BIN    := .venv/bin
 
 install: .venv/installed
 
-# What the lock file names comes with its hash. torch does not stand there: it is another build on every kind of machine.
-.venv/installed: pyproject.toml requirements.lock setup.py $(wildcard models/kernels/cpu/*) $(wildcard records/native/*)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+# What the lock files name comes with its hash. torch does not stand there: it is another build on every kind of machine.
+.venv/installed: .venv/scores requirements.lock
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: install
+# What scoring takes: torch only where there was no C++ compiler for the kernel.
+.venv/scores: pyproject.toml deploy/requirements.lock setup.py $(wildcard models/kernels/cpu/*) $(wildcard records/native/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c "from ecgbatch.models.kernels import compiled; raise SystemExit(not compiled.available())" \
+		|| $(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+run: .venv/scores
 	$(BIN)/ecgbatch run $(ARCHIVE)
 
 test: install
