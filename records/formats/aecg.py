@@ -1,6 +1,7 @@
 """HL7 annotated ECG (`AnnotatedECG`): the first rhythm series, never one derived from it."""
 
-from datetime import date
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -21,22 +22,36 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 class _Sequences(NamedTuple):
-    """Leads recorded at the same time: from when on, seconds between samples, and their sequences."""
+    """Leads recorded at the same time: from when on, in seconds, seconds between samples, and their sequences."""
 
-    start: str
+    start: float
     seconds: float
     leads: list[Element]
+
+    @property
+    def length(self) -> int:
+        return len(xml.text(self.leads[0], "value/digits").split())
+
+    @property
+    def names(self) -> list[str]:
+        return [_code(lead) for lead in self.leads]
+
+    def is_followed_by(self, other: "_Sequences") -> bool:
+        """Whether the other is of the same leads, and begins where this one ends."""
+        off = abs(other.start - self.start - self.length * self.seconds)
+        return self.names == other.names and self.seconds == other.seconds and off < 1.5 * self.seconds
 
 
 def _decode(data: bytes) -> Decoded:
     root = xml.parse(data)
     series = _rhythm(root)
     together = _most_leads(series)
+    first = together[0]
     person = root.find(".//subjectDemographicPerson")
     return Decoded(
-        side_by_side([_samples(sequence) for sequence in together.leads]),
-        1 / together.seconds,
-        tuple(_code(sequence) for sequence in together.leads),
+        np.concatenate([side_by_side([_samples(lead) for lead in part.leads]) for part in together]),
+        1 / first.seconds,
+        tuple(first.names),
         FORMAT.name,
         age=_age(root, series, person),
         sex=sex_of_word(_attribute(person, "administrativeGenderCode", "code")),
@@ -52,25 +67,34 @@ def _rhythm(root: Element) -> Element:
     raise RecordError(Reason.UNREADABLE_SIGNAL, "the file has no rhythm series")
 
 
-def _most_leads(series: Element) -> _Sequences:
-    """The sequence set with the most leads; sets of the same times are taken together."""
-    found: dict[tuple[str, float, int], _Sequences] = {}
-    for sequences in series.findall("component/sequenceSet"):
-        start, seconds, leads = _times_and_leads(sequences)
-        if leads:
-            length = len(xml.text(leads[0], "value/digits").split())
-            found.setdefault((start, seconds, length), _Sequences(start, seconds, [])).leads.extend(leads)
-    if not found:
+def _most_leads(series: Element) -> list[_Sequences]:
+    """The sequence sets with the most leads, of these the longest stretch of sets that follow on each other.
+
+    Sets of the same times are taken together.
+    """
+    found: dict[tuple[float, float, int], _Sequences] = {}
+    for element in series.findall("component/sequenceSet"):
+        part = _times_and_leads(element)
+        if part.leads:
+            found.setdefault((part.start, part.seconds, part.length), part._replace(leads=[])).leads.extend(part.leads)
+    stretches: list[list[_Sequences]] = []
+    for part in sorted(found.values(), key=lambda part: part.start):
+        before = next((stretch for stretch in stretches if stretch[-1].is_followed_by(part)), None)
+        if before is None:
+            stretches.append([part])
+        else:
+            before.append(part)
+    if not stretches:
         raise RecordError(Reason.UNREADABLE_SIGNAL, "the rhythm series has no leads")
-    return max(found.values(), key=lambda sequences: len(sequences.leads))
+    return max(stretches, key=lambda stretch: (len(stretch[0].leads), sum(part.length for part in stretch)))
 
 
 def _times_and_leads(sequences: Element) -> _Sequences:
-    start, seconds = "", 0.0
+    start = seconds = 0.0
     leads = []
     for sequence in sequences.findall("component/sequence"):
         if _code(sequence).startswith("TIME"):
-            start = _attribute(sequence, "value/head", "value")
+            start = _start(sequence)
             step = xml.number(_attribute(sequence, "value/increment", "value"), "time between samples")
             seconds = step * _SECONDS.get(_attribute(sequence, "value/increment", "unit") or "s", 0)
         else:
@@ -78,6 +102,17 @@ def _times_and_leads(sequences: Element) -> _Sequences:
     if leads and seconds <= 0:
         raise RecordError(Reason.NO_SAMPLING_RATE, "the leads' sequence set gives no time between samples")
     return _Sequences(start, seconds, leads)
+
+
+def _start(times: Element) -> float:
+    """Seconds, from no matter when: `20021122091000.500`, or a number with its unit; 0 where there is neither."""
+    head, unit = (_attribute(times, "value/head", name) for name in ("value", "unit"))
+    if unit:
+        return xml.number(head, "time of its beginning") * _SECONDS.get(unit, 0)
+    clock, _, fraction = head.partition("+")[0].partition("-")[0].partition(".")
+    with suppress(ValueError, OverflowError):
+        return datetime.strptime(clock, "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp() + float(f"0.{fraction or 0}")
+    return 0.0
 
 
 def _samples(sequence: Element) -> NDArray[np.float64]:

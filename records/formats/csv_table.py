@@ -24,12 +24,12 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
     data = load_whole(files, path, _LARGEST)
     first = _cells(data)
     named = not _all_numbers(first)
+    if (separator := _separator(data)) != ",":
+        data = data.replace(b",", b".")  # the decimal comma that goes with other separators
     columns = [column for column, name in enumerate(first) if lead_of(name)] if named else None
     try:
         text = io.StringIO(data.decode("utf-8-sig"))
-        array = np.loadtxt(
-            text, delimiter=_separator(data), skiprows=int(named), ndmin=2, comments=None, usecols=columns
-        )
+        array = np.loadtxt(text, delimiter=separator, skiprows=int(named), ndmin=2, comments=None, usecols=columns)
     except (ValueError, UnicodeDecodeError) as error:
         raise RecordError(Reason.UNREADABLE_SIGNAL, "a cell is no number, or lines are of different length") from error
     return layout.decode(array, FORMAT.name, tuple(first[column] for column in columns) if columns else None)

@@ -2,6 +2,8 @@
 
 import io
 import re
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.records.finishing import Decoded
-from ecgbatch.records.formats.format import Format, whole_small_file
+from ecgbatch.records.formats.format import KEPT_BYTES, Format, whole_small_file
 from ecgbatch.records.formats.library import library, reading_with
 from ecgbatch.records.formats.patient import day, sex_of_word, years, years_between
 from ecgbatch.records.formats.scp import LEADS_BY_NUMBER
@@ -24,6 +26,8 @@ _WANTED = (
 """All else, as names, is not even parsed."""
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_AFTER_PREAMBLE, _LENGTH_ELEMENT = 132, 12
+"""Bytes: of preamble and mark, and of the element that tells how long the file's own elements are after it."""
 _SAMPLES = {(16, "SS"): "i2", (16, "US"): "u2", (8, "SB"): "i1", (8, "UB"): "u1", (32, "SL"): "i4", (32, "UL"): "u4"}
 
 _LEAD_CODE = re.compile(r"(?:2:|5\.6\.3-9-)(\d{1,3})", re.ASCII)
@@ -37,7 +41,7 @@ class _Channel(NamedTuple):
 
 def _decode(data: bytes) -> Decoded:
     if _DEFLATED in data[:2048]:
-        raise RecordError(Reason.UNREADABLE_SIGNAL, "the DICOM file is deflated")
+        data = _inflated(data)
     pydicom = library("pydicom", "pydicom")
     with reading_with("pydicom", pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError):
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else it warns of what it reads
@@ -56,6 +60,21 @@ def _decode(data: bytes) -> Decoded:
             sex=sex_of_word(str(file.get("PatientSex") or "")),
             device=" ".join(filter(None, (str(file.get(n) or "").strip() for n in _WANTED[-2:]))) or None,
         )
+
+
+def _inflated(data: bytes) -> bytes:
+    """The data set of a deflated file, without what comes before it. Raises RecordError for one that is too large."""
+    with reading_with("zlib"):
+        (length,) = struct.unpack_from("<I", data, _AFTER_PREAMBLE + 8)
+        unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = unpacking.decompress(data[_AFTER_PREAMBLE + _LENGTH_ELEMENT + length :], KEPT_BYTES)
+    if not unpacking.eof:
+        too_large = bool(unpacking.unconsumed_tail)
+        reason, detail = (
+            (Reason.TOO_LARGE, f"more than {KEPT_BYTES} bytes") if too_large else (Reason.TRUNCATED, "cut off")
+        )
+        raise RecordError(reason, f"the deflated DICOM file is {detail}")
+    return content
 
 
 def _rhythm(groups: Sequence[Any], order: str) -> tuple[float, list[_Channel]]:

@@ -17,6 +17,10 @@ _FIXED_HEADER = 256
 _BEFORE_SAMPLES_PER_RECORD = 216
 """Bytes of header per signal that come before it: all signals' labels, then all their transducers, and so on."""
 
+_ANNOTATIONS = (b"EDF Annotations", b"BDF Annotations")
+_SAME_TIME = 1e-3
+"""Seconds by which a data record may begin off the end of the last one."""
+
 _PATIENT = re.compile(r"\S{1,80} ([MFX]) (?:(\d\d)-([A-Z]{3})-(\d{4})|X)(?: .*)?", re.ASCII)
 _STARTED = re.compile(r"Startdate (\d\d)-([A-Z]{3})-(\d{4})(?: \S+ \S+ (\S+))?.*", re.ASCII)
 _MONTHS = {month.upper(): number for number, month in enumerate(calendar.month_abbr)}
@@ -24,8 +28,6 @@ _MONTHS = {month.upper(): number for number, month in enumerate(calendar.month_a
 
 def _decode(data: bytes, size: int) -> Decoded:
     edfio = library("edfio", "edfio")
-    if data[192:197] in (b"EDF+D", b"BDF+D"):
-        raise RecordError(Reason.NOT_FINITE, "the recording has interruptions of unknown length (EDF+D)")
     with reading_with("edfio"):
         data, length = _whole_records(data, size)
         read = edfio.read_bdf if data.startswith(_BDF) else edfio.read_edf
@@ -69,8 +71,28 @@ def _whole_records(data: bytes, size: int) -> tuple[bytes, float]:
         raise RecordError(Reason.TRUNCATED, "the file holds no data record")
     kept = min(kept, claimed) if claimed > 0 else kept  # -1 where the number was never filled in
     length = claimed if claimed > 0 else there
-    whole = data[:236] + str(kept).ljust(8).encode() + data[244 : header + kept * per_record]
-    return whole, length * float(data[244:252])
+    seconds = float(data[244:252])
+    kind = data[192:197]
+    if kind in (b"EDF+D", b"BDF+D"):
+        kept = _until_interrupted(
+            data[header : header + kept * per_record], data[_FIXED_HEADER:at], samples, kept, seconds
+        )
+        kind = kind[:4] + b"C"
+    whole = data[:192] + kind + data[197:236] + str(kept).ljust(8).encode() + data[244 : header + kept * per_record]
+    return whole, length * seconds
+
+
+def _until_interrupted(records: bytes, labels: bytes, samples: list[int], count: int, seconds: float) -> int:
+    """How many data records follow on each other from the first. Each says when it began, in its annotations."""
+    names = [labels[16 * signal : 16 * signal + 16].rstrip() for signal in range(len(samples))]
+    annotations = next((at for at, name in enumerate(names) if name in _ANNOTATIONS), None)
+    if annotations is None:
+        raise RecordError(Reason.UNREADABLE_HEADER, "the recording has interruptions, and does not say where")
+    size = len(records) // count
+    start = sum(samples[:annotations]) * (size // sum(samples))
+    began = [float(records[size * n + start :][:20].partition(b"\x14")[0]) for n in range(count)]
+    followed = (abs(began[n] - began[0] - n * seconds) < _SAME_TIME for n in range(count))
+    return next((n for n, follows in enumerate(followed) if not follows), count)
 
 
 def _text(field: bytes) -> str:

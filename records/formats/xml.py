@@ -69,6 +69,7 @@ def parse(data: bytes) -> Element:
     """The root of a document, namespaces taken off. Raises RecordError for what is not well-formed or not safe."""
     if len(data) > _LARGEST:
         raise RecordError(Reason.TOO_LARGE, f"an XML file of {len(data)} bytes, more than {_LARGEST}")
+    data = data.lstrip(b" \t\r\n") if data[:1].isspace() else data  # which no XML declaration may stand behind
     try:
         return _tree(data)
     except ParseError as error:

@@ -262,7 +262,7 @@ def dicom(ecg: Ecg, *, hemodynamic: bool = False, meaning_only: bool = False) ->
     return made.getvalue()
 
 
-def edf(ecg: Ecg) -> bytes:
+def edf(ecg: Ecg, *, annotated: bool = False) -> bytes:
     """In microvolts, with a channel of another rate beside the leads."""
     import edfio
 
@@ -276,7 +276,8 @@ def edf(ecg: Ecg) -> bytes:
     patient = edfio.Patient(sex="F", birthdate=BORN, name="Doe")
     made = io.BytesIO()
     recording = edfio.Recording(startdate=RECORDED, equipment_code="Recorder")
-    edfio.Edf([*signals, breath], patient=patient, recording=recording).write(made)
+    notes = [edfio.EdfAnnotation(1, None, "a beat")] if annotated else None
+    edfio.Edf([*signals, breath], annotations=notes, patient=patient, recording=recording).write(made)
     return made.getvalue()
 
 

@@ -2,12 +2,14 @@
 
 import copy
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ecg_files import INDEPENDENT, WRITERS, Ecg, aecg, cardiosoft, dicom, edf, ishne, make, muse, philips, scp
+from ecg_files import AGE, INDEPENDENT, WRITERS, Ecg, aecg, cardiosoft, csv, dicom, edf, ishne, make, muse, philips, scp
 
 from ecgbatch.records import formats
 from ecgbatch.records.reading import read
@@ -127,6 +129,28 @@ def test_aecg_that_has_a_derived_series_alone(reads: Reads, ecg: Ecg) -> None:
     assert reason(reads, aecg(ecg).replace(b"RHYTHM", b"REPRESENTATIVE_BEAT")) is Reason.UNREADABLE_SIGNAL
 
 
+@pytest.mark.parametrize(("gap", "samples"), [(0, 1000), (3, 700)])
+def test_aecg_in_sets_that_follow_on_each_other(reads: Reads, ecg: Ecg, gap: int, samples: int) -> None:
+    """As devices write it that store a page of so many seconds at a time; a gap ends a stretch."""
+    parts = [aecg(Ecg(ecg.millivolts[start:end], ecg.rate)).decode() for start, end in ((0, 1500), (1500, 5000))]
+    parts[1] = parts[1].replace('"20021122091000"', f'"2002112209{1000 + gap + 3}.000"')
+    first, second = (part[part.index("<component><sequenceSet>") : part.index("<derivation>")] for part in parts)
+    found = reads(parts[0].replace(first, second + first).encode())
+    assert len(found.signal) == samples
+    if gap == 0:
+        assert np.array_equal(found.signal, reads(aecg(ecg)).signal)
+
+
+def test_xml_after_an_empty_line(reads: Reads, ecg: Ecg) -> None:
+    assert np.array_equal(reads(b"\r\n" + muse(ecg)).signal, reads(muse(ecg)).signal)
+
+
+def test_csv_with_decimal_commas(tmp_path: Path, reads: Reads, ecg: Ecg) -> None:
+    (tmp_path / "archive.toml").write_text('rate = 500\nunits = "mV"\n')
+    found = reads(csv(ecg).replace(b",", b";").replace(b".", b","))
+    assert np.array_equal(found.signal, reads(csv(ecg)).signal)
+
+
 def test_aecg_in_milliseconds_and_millivolts(reads: Reads, ecg: Ecg) -> None:
     content = aecg(ecg)
     other = content.replace(b'value="0.002" unit="s"', b'value="2" unit="ms"').replace(
@@ -196,6 +220,28 @@ def test_dicom_without_a_waveform(reads: Reads, ecg: Ecg) -> None:
     assert reason(reads, made.getvalue()) is Reason.UNREADABLE_SIGNAL
 
 
+def deflated(content: bytes) -> bytes:
+    """A DICOM file whose data set is deflated."""
+    (length,) = struct.unpack_from("<I", content, 140)
+    plain, packed = b"\x14\x001.2.840.10008.1.2.1\0", b"\x16\x001.2.840.10008.1.2.1.99"
+    head = content[: 144 + length].replace(plain, packed)
+    head = head[:140] + struct.pack("<I", len(head) - 144) + head[144:]
+    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return head + packing.compress(content[144 + length :]) + packing.flush()
+
+
+def test_deflated_dicom(reads: Reads, ecg: Ecg) -> None:
+    found = reads(deflated(dicom(ecg)))
+    assert np.array_equal(found.signal, reads(dicom(ecg)).signal)
+    assert (found.age, found.device) == (AGE, "Maker Model")
+    assert reason(reads, deflated(dicom(ecg))[:-500]) is Reason.TRUNCATED
+    assert reason(reads, deflated(dicom(ecg) + bytes(40 << 20))) is Reason.TOO_LARGE
+
+
+def test_a_device_is_what_can_be_stored_and_shown(reads: Reads, ecg: Ecg) -> None:
+    assert reads(dicom(ecg).replace(b"Maker", b"M\0k\x1br")).device == "Mkr Model"
+
+
 def test_edf_that_says_nothing_of_the_person(reads: Reads, ecg: Ecg) -> None:
     content = bytearray(edf(ecg))
     content[8:88] = b"0         dd-MMM-yyyy".ljust(80)
@@ -210,10 +256,16 @@ def test_edf_whose_number_of_data_records_was_never_filled_in(reads: Reads, ecg:
     assert reason(reads, edf(ecg)[:-1]) is Reason.TRUNCATED
 
 
-def test_edf_with_interruptions(reads: Reads, ecg: Ecg) -> None:
-    content = bytearray(edf(ecg))
-    content[192:197] = b"EDF+D"
-    assert reason(reads, bytes(content)) is Reason.NOT_FINITE
+def test_edf_with_interruptions_is_read_up_to_the_first(reads: Reads, ecg: Ecg) -> None:
+    content = edf(ecg, annotated=True).replace(b"EDF+C", b"EDF+D")
+    whole = reads(content)
+    assert np.array_equal(whole.signal, reads(edf(ecg)).signal)
+    assert content.count(b"+7\x14\x14\x00") == 1
+    found = reads(content.replace(b"+7\x14\x14\x00", b"+17\x14\x14"))
+    assert len(found.signal) == 700
+    assert np.abs(found.signal[:600] - whole.signal[:600]).max() < 1e-4
+    without = edf(ecg)
+    assert reason(reads, without[:192] + b"EDF+D" + without[197:]) is Reason.UNREADABLE_HEADER
 
 
 def test_ishne_with_fewer_leads(reads: Reads, ecg: Ecg) -> None:
