@@ -21,11 +21,11 @@ from ecgbatch.db.scored import About, Scored
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.models.preprocessing import filtered
 from ecgbatch.records.reading import read
-from ecgbatch.records.recording import Flag, Reason, RecordError
+from ecgbatch.records.recording import RecordError
 from ecgbatch.settings import Settings
 from ecgbatch.viewer import inline
 from ecgbatch.viewer.summary import GROUPS, Summary
-from ecgbatch.viewer.words import NAMES, moment, person
+from ecgbatch.viewer.words import FLAGS, NAMES, REASONS, moment, person
 
 STYLE = (
     inline.STYLE
@@ -173,14 +173,12 @@ def _amplitude(amplitude: float | None) -> str:
 
 
 def _failures(failures: Sequence[FailedFor]) -> str:
-    meanings = {str(reason): reason.meaning for reason in Reason}
-    rows = [[each.reason, each.records, meanings.get(each.reason), each.path, each.detail] for each in failures]
+    rows = [[each.reason, each.records, REASONS.get(each.reason), each.path, each.detail] for each in failures]
     return pages.table(["reason", "records", "meaning", "such as", "detail"], rows) if rows else "<p>Nothing.</p>"
 
 
 def _flags(summary: Summary) -> str:
-    meanings = {str(flag): flag.meaning for flag in Flag}
-    rows = [[flag, records, meanings.get(flag)] for flag, records in summary.flags.most_common()]
+    rows = [[flag, records, FLAGS.get(flag)] for flag, records in summary.flags.most_common()]
     return pages.table(["flag", "records", "meaning"], rows) if rows else "<p>Nothing.</p>"
 
 

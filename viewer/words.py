@@ -1,9 +1,12 @@
-"""How people, times and superclasses are spelt on pages and pictures."""
+"""How superclasses, people and times are spelt on pages and pictures, and what reasons and flags mean."""
 
 from datetime import UTC, datetime
 
 from ecgbatch.models.config import LABELS, MEANINGS
+from ecgbatch.records.recording import Flag, Reason
 
+REASONS = {str(reason): reason.meaning for reason in Reason}
+FLAGS = {str(flag): flag.meaning for flag in Flag}
 NAMES = {label: f"{MEANINGS[label]} ({label.upper()})" for label in LABELS}
 
 

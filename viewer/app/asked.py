@@ -66,7 +66,7 @@ class Asked:
         )
 
     def place(self) -> Place:
-        return Place(_id("after", self.after), _id("before", self.before))
+        return Place(number("after", self.after), number("before", self.before))
 
 
 def _number(name: str, text: str, otherwise: float) -> float:
@@ -76,7 +76,8 @@ def _number(name: str, text: str, otherwise: float) -> float:
         raise EcgbatchError(f"{name} is a number from 0 to 1, not {text!r}") from None
 
 
-def _id(name: str, text: str) -> int | None:
+def number(name: str, text: str) -> int | None:
+    """The number of a job or a record, None if none is asked for. Raises EcgbatchError."""
     if text and not (text.isdecimal() and int(text) < MOST_ID):
-        raise EcgbatchError(f"{name} is the number of a record, not {text!r}")
+        raise EcgbatchError(f"{name} is a number, not {text!r}")
     return int(text) if text else None

@@ -7,15 +7,14 @@ from ecgbatch.db.browse import Job, Page
 from ecgbatch.db.overview import FailedFor, Overview
 from ecgbatch.db.scored import About
 from ecgbatch.models.config import LABELS
-from ecgbatch.records.recording import Flag, Reason
-from ecgbatch.viewer.app.asked import Asked
+from ecgbatch.viewer.app.asked import Asked, number
 from ecgbatch.viewer.app.handler import Handler
 from ecgbatch.viewer.app.source import Source
+from ecgbatch.viewer.words import FLAGS, REASONS
 
 ON_A_PAGE = 50
 MOST_JOBS = 200
 """On the first page, the newest."""
-REASONS = {str(reason): reason.meaning for reason in Reason}
 
 
 class Jobs(Handler):
@@ -32,8 +31,7 @@ class Records(Handler):
     async def answer(self, *arguments: str) -> None:
         asked = Asked.of(self.get_argument)
         job, about, found = await self.read(_records, self.source, int(arguments[0]), asked)
-        flags = [str(flag) for flag in Flag]
-        values = {"asked": asked, "about": about, "page": found, "flags": flags, "reasons": REASONS, "labels": LABELS}
+        values = {"asked": asked, "about": about, "page": found, "flags": FLAGS, "reasons": REASONS, "labels": LABELS}
         title = f"Job {job.progress.job_id}: {job.archive} by {job.model}"
         self.show("records.html", title, job=job, running=_any_runs([job]), sorts=_sorts(), Asked=Asked, **values)
 
@@ -42,12 +40,12 @@ class Compare(Handler):
     """Two jobs of one archive by different models: where they agree, and which records change side."""
 
     async def answer(self, *_: str) -> None:
-        numbers = [self.get_argument(name, "") for name in ("first", "second")]
+        first, second = (number(name, self.get_argument(name, "")) for name in ("first", "second"))
         superclass = Asked.of(self.get_argument).superclass or LABELS[0]
         jobs = await self.read(_jobs, self.source)
-        if not all(number.isdecimal() for number in numbers):
+        if first is None or second is None:
             return self.show("compare.html", "Compare two jobs", jobs=jobs, pair=None)
-        pair, found, apart = await self.read(_compared, self.source, int(numbers[0]), int(numbers[1]), superclass)
+        pair, found, apart = await self.read(_compared, self.source, first, second, superclass)
         values = {"found": found, "apart": apart, "superclass": superclass, "labels": LABELS}
         title = f"Jobs {pair[0].progress.job_id} and {pair[1].progress.job_id} compared"
         return self.show("compare.html", title, jobs=jobs, pair=pair, most=compare.MOST, **values)

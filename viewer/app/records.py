@@ -10,17 +10,15 @@ from ecgbatch.db.browse import NotThere, Place
 from ecgbatch.db.record import Said, Whole
 from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
-from ecgbatch.records.recording import SAMPLING_RATE, Flag, Reason, RecordError, Recording, flag_of
+from ecgbatch.records.recording import SAMPLING_RATE, RecordError, Recording, flag_of
 from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer import inline, shading
 from ecgbatch.viewer.app.asked import Asked
 from ecgbatch.viewer.app.handler import Handler
 from ecgbatch.viewer.app.source import Source, as_scored
 from ecgbatch.viewer.app.upload import Dropped, Upload
-from ecgbatch.viewer.words import NAMES, moment, person
+from ecgbatch.viewer.words import FLAGS, NAMES, REASONS, moment, person
 
-FLAGS = {str(flag): flag.meaning for flag in Flag}
-REASONS = {str(reason): reason.meaning for reason in Reason}
 ABOUT_THE_MODEL = (
     "It is about this model, not about the heart; a part without a change may show the finding all the same."
 )
