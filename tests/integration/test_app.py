@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -28,7 +29,7 @@ from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.compare import apart, compare
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import upgrade
-from ecgbatch.db.outcomes import Failure, Prediction
+from ecgbatch.db.outcomes import Failure, Prediction, Window
 from ecgbatch.db.record import record_of
 from ecgbatch.db.schema import Priority
 from ecgbatch.models.config import LABELS, MEANINGS
@@ -110,9 +111,11 @@ def outcome(scorer: Scorer, archive: Path, record: Record) -> Outcome:
     except RecordError as error:
         return Failure(record.id, error.stage, error.reason, error.detail, 1)
     found = score_recording(scorer, recording)
-    values = tuple(found.probabilities.values())
+    values: Any = tuple(found.probabilities.values())
     about = (found.input_sha256, ",".join(found.flags))
-    return Prediction(record.id, values, *about, format="wfdb", age=found.age, sex=found.sex)  # type: ignore[arg-type]
+    windows = (Window(0.0, values), Window(10.0, values))
+    told: dict[str, Any] = {"format": "wfdb", "age": found.age, "sex": found.sex, "windows": windows}
+    return Prediction(record.id, values, *about, **told)
 
 
 @pytest.fixture(scope="module")
@@ -241,14 +244,15 @@ def test_nothing_takes_longer_than_it_may(database: Database) -> None:
 
 def test_a_record_has_its_picture_scores_and_provenance(served: Served) -> None:
     [row] = served.command.rows(
-        "SELECT recording_id, input_sha256, mi, fingerprint FROM predictions JOIN recordings r ON r.id = recording_id "
-        "JOIN models m ON m.id = model_id WHERE version = '1.1.0' ORDER BY recording_id LIMIT 1"
+        "SELECT recording_id, input_sha256, norm, mi, fingerprint FROM predictions JOIN models m ON m.id = model_id "
+        "WHERE version = '1.1.0' ORDER BY recording_id LIMIT 1"
     )
     found = served.get(f"/jobs/1/records/{row['recording_id']}")
     assert found.count("<polyline") == 13
     said = text_of(found)
     for words in (row["input_sha256"], row["fingerprint"], f"{row['mi']:.3f}", "xlstm-ecg:1.0.0", "hypertrophy (HYP)"):
         assert words in said
+    assert f"10 s {row['norm']:.3f} {row['mi']:.3f}" in said
     assert served.get(f"/jobs/1/records/{row['recording_id']}?rows=1&raw=1").count("<polyline") == 12
     explained = served.get(f"/jobs/1/records/{row['recording_id']}?explain=mi")
     assert explained.count("opacity=") == 240
@@ -289,6 +293,7 @@ def test_two_jobs_are_compared(served: Served) -> None:
         ("/jobs/1?sort=worker", 400, "sort is one of id, path"),
         ("/jobs/1?superclass=mi&least=much", 400, "least is a number"),
         ("/jobs/1?after=99", 404, "has no record 99"),
+        (f"/compare?first={'9' * 5000}&second=1", 400, "first is a number"),
         ("/jobs/1/records/1?explain=x", 400, "explain is one of norm"),
         ("/scored/" + "a" * 22, 404, "drop them again"),
         ("/static/../server.py", 404, "no such page"),

@@ -10,7 +10,8 @@ from ecgbatch.models.config import LABELS
 from ecgbatch.settings import EcgbatchError
 
 LONGEST_TEXT = 200
-MOST_ID = 10**18
+MOST_DIGITS = 18
+"""Of a job's or a record's number: what databases take, and some less."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,6 @@ def _number(name: str, text: str, otherwise: float) -> float:
 
 def number(name: str, text: str) -> int | None:
     """The number of a job or a record, None if none is asked for. Raises EcgbatchError."""
-    if text and not (text.isdecimal() and int(text) < MOST_ID):
-        raise EcgbatchError(f"{name} is a number, not {text!r}")
+    if text and not (text.isdecimal() and len(text) <= MOST_DIGITS):
+        raise EcgbatchError(f"{name} is a number, not {text[:20]!r}")
     return int(text) if text else None
