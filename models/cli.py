@@ -12,6 +12,7 @@ import click
 from ecgbatch.commands import PATH, as_json, command
 from ecgbatch.models.evaluation.commands import compare, evaluate, measure
 from ecgbatch.models.torch_extra import require_torch
+from ecgbatch.models.training.commands import tune
 from ecgbatch.printing import print_mapping, print_note, print_rows, say
 from ecgbatch.settings import EcgbatchError, load
 
@@ -192,8 +193,8 @@ def use(wanted: str) -> None:
         print_note(f"ECGBATCH_MODEL is set and goes before it: {settings.model}")
 
 
-for _evaluation in (evaluate, compare, measure):
-    model.add_command(_evaluation)
+for _command in (tune, evaluate, compare, measure):
+    model.add_command(_command)
 
 
 @command("export", group=model, example="ecgbatch model export --format onnx --raw --check /data/ptb-xl model.onnx")

@@ -33,6 +33,7 @@ def labelled(function: F) -> F:
             help="Your own table's columns for path, norm, mi, sttc, cd, hyp, age, sex, fold, if named otherwise.",
         ),
         click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all count."),
+        click.option("--all-records", is_flag=True, help="Of PTB-XL also those without a superclass, as five zeros."),
     )
     for option in reversed(options):
         function = option(function)
@@ -50,19 +51,25 @@ def labelled(function: F) -> F:
     help="Write a page with figures and pictures too (needs the extra `evaluation`).",
 )
 def evaluate(
-    job: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool, page: Path | None
+    job: int,
+    labels: Path,
+    columns: dict[str, str],
+    fold: int | None,
+    all_records: bool,
+    as_json: bool,
+    page: Path | None,
 ) -> None:
     """Compare a job's predictions with labels.
 
     The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv, where records without a
-    superclass are left out; or a table of your own with a column path and one of 0 and 1 for each superclass that it
-    tells. Gives AUC, average precision, F1, precision, recall and calibration error per superclass, macro and micro,
-    and by age and sex, with 95 % bootstrap intervals.
+    superclass are left out, or count as five zeros with --all-records; or a table of your own with a column path and
+    one of 0 and 1 for each superclass that it tells. Gives AUC, average precision, F1, precision, recall and
+    calibration error per superclass, macro and micro, and by age and sex, with 95 % bootstrap intervals.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
     from ecgbatch.models.evaluation import conformal, figures
 
-    known, [found] = _predictions([job], labels, columns, fold)
+    known, [found] = _predictions([job], labels, columns, fold, all_records)
     evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.superclasses)
     about = {"job": job, "model": str(found.model), "fingerprint": found.model.fingerprint}
     about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
@@ -89,7 +96,15 @@ def evaluate(
 @click.argument("second", type=int, metavar="JOB", help="The second job's id: its figures less the first's are shown.")
 @labelled
 @as_json
-def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold: int | None, as_json: bool) -> None:
+def compare(
+    first: int,
+    second: int,
+    labels: Path,
+    columns: dict[str, str],
+    fold: int | None,
+    all_records: bool,
+    as_json: bool,
+) -> None:
     """Compare two jobs' predictions of the same records.
 
     Shows how the second's figures differ from the first's, with 95 % intervals of a paired bootstrap, and how many
@@ -99,7 +114,7 @@ def compare(first: int, second: int, labels: Path, columns: dict[str, str], fold
     from ecgbatch.models.evaluation import comparison
     from ecgbatch.models.evaluation.predictions import in_common
 
-    known, jobs = _predictions([first, second], labels, columns, fold)
+    known, jobs = _predictions([first, second], labels, columns, fold, all_records)
     records, *probabilities = in_common(*jobs)
     found = comparison.compare(
         records,
@@ -174,7 +189,7 @@ def measure(archive: Path, wanted: str | None, fold: int, declare: list[str] | N
 
 
 def _predictions(
-    jobs: list[int], file: Path, columns: dict[str, str], fold: int | None
+    jobs: list[int], file: Path, columns: dict[str, str], fold: int | None, all_records: bool
 ) -> "tuple[Labels, list[Predictions]]":
     """The labels, of one fold if it is given, and what each job predicted for their records."""
     from ecgbatch.db.migrate import open_database
@@ -182,7 +197,7 @@ def _predictions(
     from ecgbatch.models.evaluation.predictions import predictions
     from ecgbatch.models.weights.registry import Registry
 
-    labels, settings = read_labels(file, columns), load()
+    labels, settings = read_labels(file, columns, not all_records), load()
     if fold is not None:
         labels = replace(labels, records=[record for record in labels.records if record.fold == fold])
         if not labels.records:

@@ -21,7 +21,8 @@ ZERO_OR_ONE = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 class LabelledRecord(NamedTuple):
     """A record and its labels, 0 or 1 each, in the order of the superclasses that the table tells; age is in years.
 
-    `statements`, of PTB-XL alone, are 0 or 1 for each row of scp_statements.csv.
+    `statements`, of PTB-XL alone, are 0 or 1 for each row of scp_statements.csv. `patient` is by whatever name the
+    table has; empty where it names none.
     """
 
     path: str
@@ -30,6 +31,7 @@ class LabelledRecord(NamedTuple):
     sex: float | None
     labels: tuple[int, ...]
     statements: tuple[int, ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,20 @@ class Labels:
     sha256: str
 
 
-def read_labels(file: Path, columns: Mapping[str, str]) -> Labels:
+def read_labels(file: Path, columns: Mapping[str, str], superclass_only: bool = True) -> Labels:
     """The labels in a CSV table.
 
-    A table with the column scp_codes is PTB-XL's, see `ptbxl`. Any other, or one for which `columns` are named, has a
-    column path and one of 0 and 1 for each superclass that it tells: norm, mi, sttc, cd, hyp; age, sex and fold if it
-    likes. `columns` says which column is meant by each of these names, where it has another. Raises EcgbatchError for
-    a table that is not so.
+    A table with the column scp_codes is PTB-XL's, see `ptbxl`, with or without the records that have no superclass. Any
+    other, or one for which `columns` are named, has a column path and one of 0 and 1 for each superclass that it tells:
+    norm, mi, sttc, cd, hyp; age, sex, fold and patient if it likes. `columns` says which column is meant by each of
+    these names, where it has another. Raises EcgbatchError for a table that is not so.
     """
     from ecgbatch.models.evaluation.ptbxl import labelled_records
 
     if not file.exists():
         raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, or a table of your own")
     if not columns and "scp_codes" in columns_of(text_file(file)):
-        superclasses, records = tuple(LABELS), labelled_records(file)
+        superclasses, records = tuple(LABELS), labelled_records(file, superclass_only)
     else:
         superclasses, records = _plain_labels(file, columns)
     if not records:
@@ -63,7 +65,7 @@ def read_labels(file: Path, columns: Mapping[str, str]) -> Labels:
 
 
 def _plain_labels(file: Path, columns: Mapping[str, str]) -> tuple[tuple[str, ...], list[LabelledRecord]]:
-    known = (*ROLES, "fold", *LABELS)
+    known = (*ROLES, "fold", "patient", *LABELS)
     if unknown := sorted(set(columns) - set(known)):
         raise EcgbatchError(f"--columns takes {', '.join(known)}, not {unknown[0]!r}")
     table = Table(text_file(file), columns)
@@ -75,7 +77,7 @@ def _plain_labels(file: Path, columns: Mapping[str, str]) -> tuple[tuple[str, ..
 
 
 def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRecord]:
-    path, fold = table.index("path"), table.index("fold")
+    path, fold, patient = (table.index(role) for role in ("path", "fold", "patient"))
     columns = [table.index(name) for name in superclasses]
     seen = set()
     for row in table.rows():
@@ -87,7 +89,8 @@ def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRe
         if -1 in labels:
             name = superclasses[labels.index(-1)]
             raise EcgbatchError(f"{table.file.name}, line {row.line}: {name} is neither 0 nor 1")
-        yield LabelledRecord(record, fold_of(table, row, fold), row.age, row.sex, labels)
+        named = cell(row.cells, patient).strip()
+        yield LabelledRecord(record, fold_of(table, row, fold), row.age, row.sex, labels, patient=named)
 
 
 def text_file(path: Path) -> TextFile:

@@ -66,7 +66,7 @@ def prepare(archive: Path, folder: Path, device: str, say: Say) -> Examples:
     """
     table = archive / "ptbxl_database.csv"
     records = [r for r in labelled_records(table, superclass_only=False) if r.fold is not None and r.fold <= 9]
-    signals = torch.from_numpy(_cleaned(archive, records, folder, say)).to(device)
+    signals = torch.from_numpy(cleaned(archive, records, folder, say)).to(device)
     filled = [preprocessing.metadata(r.age, r.sex, preprocessing.MetadataFill()).values for r in records]
     columns = (filled, [r.labels for r in records], [r.statements for r in records], [r.fold for r in records])
     metadata, labels, statements, folds = (torch.tensor(np.array(c, np.float32)).to(device) for c in columns)
@@ -84,7 +84,7 @@ def _numbers(taken: Tensor) -> Tensor:
     return taken.nonzero().squeeze(1).cpu()
 
 
-def _cleaned(archive: Path, records: list[LabelledRecord], folder: Path, say: Say) -> NDArray[np.float32]:
+def cleaned(archive: Path, records: list[LabelledRecord], folder: Path, say: Say) -> NDArray[np.float32]:
     """(R, 1000, 12): what an earlier call kept in the folder, or else read and cleaned now."""
     path = folder / "cleaned.npy"
     try:
@@ -104,12 +104,12 @@ def _cleaned(archive: Path, records: list[LabelledRecord], folder: Path, say: Sa
 def _clean_all(archive: Path, records: list[LabelledRecord], path: Path, say: Say) -> None:
     partial = path.with_suffix(".partial.npy")
     shape = (len(records), SAMPLES, len(LEADS))
-    cleaned = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+    kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     for start in range(0, len(records), READ_AT_ONCE):
         signals = np.stack([read_signal(archive, r.path) for r in records[start : start + READ_AT_ONCE]])
-        cleaned[start : start + READ_AT_ONCE] = preprocessing.clean(signals, preprocessing.Normalization())
+        kept[start : start + READ_AT_ONCE] = preprocessing.clean(signals, preprocessing.Normalization())
         say(f"read {min(start + READ_AT_ONCE, len(records))} of {len(records)} records")
-    cleaned.flush()
+    kept.flush()
     os.replace(partial, path)
 
 

@@ -176,7 +176,7 @@ class Training:
         self.seconds = 0.0
         self._save()
         state.write_epochs(self.folder, COLUMNS, self.epochs)
-        say(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, macro AUC {macro:.4f} on fold 9")
+        say(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, macro AUC {macro:.4f} in validation")
 
     def _labels(self) -> NDArray[np.float32]:
         return self.examples.labels[self.examples.validation.to(self.device)].cpu().numpy()

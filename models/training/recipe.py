@@ -18,7 +18,8 @@ VALIDATION_FOLD = 9
 class TrainingSettings:
     """How a model is trained.
 
-    `start` is the model whose weights it begins with, NAME:VERSION; without one it begins with chance.
+    `start` is the model whose weights it begins with, NAME:VERSION; without one it begins with chance. With `frozen`
+    only the classifier learns, and the features that it sees stay as they are.
 
     What it learns from: folds 1 to 8 without the fold `hold_out` (0: all of them); with `without_superclass` also the
     records that have no superclass, as five zeros. `teachers` is the share of the teachers' answer in what the network
@@ -37,6 +38,7 @@ class TrainingSettings:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     start: str = ""
+    frozen: bool = False
     epochs: int = 12
     patience: int = 5
     batch_size: int = 32

@@ -47,6 +47,8 @@ class Step:
     def __init__(self, settings: TrainingSettings, learned: Learned, examples: Examples, answers: Tensor) -> None:
         self.settings, self.learned, self.examples, self.answers = settings, learned, examples, answers
         self.average = copy.deepcopy(learned).requires_grad_(False).eval()
+        if settings.frozen:
+            learned.network.requires_grad_(False).classifier.requires_grad_(True)
         device = answers.device
         self.rate = torch.tensor(settings.learning_rate, device=device)
         self.share = torch.ones((), device=device)
@@ -113,6 +115,7 @@ class Step:
 
 def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights of products decay; biases, norms and other vectors do not."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim < 2]
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    matrices = [p for p in learning if p.ndim > 1]
+    vectors = [p for p in learning if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

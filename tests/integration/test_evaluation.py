@@ -238,6 +238,16 @@ def test_the_table_says_the_same_each_time(evaluated: Command) -> None:
     assert "never for diagnosis" in evaluated("model", "evaluate", "1", "--labels", "ptbxl_database.csv").stderr
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_records_without_a_superclass_count_where_they_are_to(evaluated: Command) -> None:
+    records, probabilities = some_records(62)
+    all_of_them = [n for n in range(60) if n not in (1, 11)]
+    found = json.loads(output(evaluated, "1", "--all-records", "--json"))
+    alone = evaluate([records[n] for n in all_of_them], probabilities[all_of_them], THRESHOLDS)
+    assert found["figures"] == json.loads(json.dumps(alone.as_dict()))["figures"]
+    assert found["records"] == 58 > len(expected(None, 60)[0])
+
+
 def test_a_job_that_goes_on_is_evaluated_as_far_as_it_is(evaluated: Command, database: Database) -> None:
     enqueue(database, Registry(evaluated.folder / "models").find("mine:1"), 61)
     done = evaluated("model", "evaluate", "4", "--labels", "ptbxl_database.csv", "--json")

@@ -102,7 +102,7 @@ def test_labels_follow_the_benchmark(labelled: Path) -> None:
     records = labelled_records(labelled / "ptbxl_database.csv")
     assert len(records) == 160
     assert [r.labels for r in records[:4]] == [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)]
-    assert records[4] == ("00005_lr", 2, 45.0, 1.0, (1, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0))
+    assert records[4] == ("00005_lr", 2, 45.0, 1.0, (1, 0, 0, 0, 0), (1, 0, 0, 0, 0, 0), "")
     assert records[1].statements == (0, 1, 0, 0, 0, 1), "rhythm and form too, whatever the likelihood"
     assert records[6].age is None
 
