@@ -41,8 +41,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One for every Python from 3.11 on, in dist/. On Linux its name says for which systems: those with this one's C library.
 wheel: install
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	if [ "$$(uname)" = Linux ]; then PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl; \
+	else mkdir -p dist && cp build/wheel/*.whl dist; fi
 
 LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
