@@ -106,7 +106,7 @@ def open_database(url: str, patience: float = 0) -> Database:
         return database
     if revision != newest_revision():
         if not database.is_sqlite:
-            raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
+            raise _needs_upgrade(database, revision)
         upgrade(database)
     return database
 
@@ -124,8 +124,13 @@ def open_read_only(url: str) -> Database:
     except NotAllowed:
         return database
     if revision != newest_revision():
-        raise EcgbatchError(f"the database {database} has an old schema; run: ecgbatch db upgrade")
+        raise _needs_upgrade(database, revision)
     return database
+
+
+def _needs_upgrade(database: Database, revision: str | None) -> EcgbatchError:
+    lacks = "no tables yet" if revision is None else "an old schema"
+    return EcgbatchError(f"the database {database} has {lacks}; run: ecgbatch db upgrade")
 
 
 def refuse_newer_schema(database: Database) -> str | None:

@@ -60,7 +60,7 @@ def test_a_newer_schema_is_refused(database: Database, database_url: str) -> Non
 
 
 def test_postgresql_is_not_migrated_unasked(postgresql_url: str) -> None:
-    with pytest.raises(EcgbatchError, match="db upgrade"):
+    with pytest.raises(EcgbatchError, match="no tables yet; run: ecgbatch db upgrade"):
         open_database(postgresql_url)
 
 
