@@ -1,9 +1,13 @@
-// Brings the parts of a page that change while jobs run up to date; without this script the page is loaded again.
+// Brings the part of a page that changes while jobs run up to date; without scripts the page is loaded again.
+
+// Of what was asked for, the superclass alone: the records themselves, perhaps sought for seconds, stay as they are.
+const superclass = new URLSearchParams(location.search).get("superclass");
+const address = location.pathname + (superclass ? `?superclass=${encodeURIComponent(superclass)}` : "");
+
 async function refresh() {
-  if (!document.hidden) {
-    const answer = await fetch(location.href);
+  const answer = document.hidden ? null : await fetch(address).catch(() => null);
+  if (answer?.ok) {
     const now = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#live");
-    if (now === null) return;
     document.querySelector("#live").innerHTML = now.innerHTML;
     if (!("live" in now.dataset)) return;
   }
