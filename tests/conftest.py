@@ -12,7 +12,7 @@ from places import SHARED
 
 from ecgbatch.records.synthetic import write_archive
 
-pytest_plugins = ["servers"]
+pytest_plugins = ["servers", "https_site"]
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a test process per core: more threads only wait for each other
 

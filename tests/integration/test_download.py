@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import select
-import shutil
 import signal
 import socket
 import ssl
@@ -26,42 +25,12 @@ import pytest
 from commands import Command, running, wait_until
 from https_site import Answer, Handler, Site, gives, serving, stalls_after, status, waits
 
-import ecgbatch
 from ecgbatch.cli import main
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.weights import download, sources
-from ecgbatch.models.weights.registry import Registry
 
 SMALL = NetworkConfig("stacked", 16, 2, 1)
 TOKEN = "hf_of_this_test"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The files of a certificate of our own and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl, to make a certificate")
-    folder = tmp_path_factory.mktemp("certificate")
-    names = "subjectAltName=IP:127.0.0.1,DNS:drive.google.com,DNS:drive.usercontent.google.com"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    make += ["-subj", "/CN=test", "-addext", names, "-keyout", "key.pem", "-out", "certificate.pem"]
-    subprocess.run(make, cwd=folder, check=True, capture_output=True)
-    return folder / "certificate.pem", folder / "key.pem"
-
-
-@pytest.fixture(scope="module")
-def context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    return context
-
-
-@pytest.fixture
-def site(context: ssl.SSLContext, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A server whose certificate is believed."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    with serving(context) as site:
-        yield site
 
 
 @pytest.fixture
@@ -385,24 +354,6 @@ def test_hugging_face_out_of_reach(command: Command) -> None:
         command.environment["HF_ENDPOINT"] = f"https://127.0.0.1:{unused.getsockname()[1]}"
         assert "refused" in refusal(command, "hf:owner/name/a.ckpt")
     assert "a source is" in refusal(command, "hf:..owner/name/a.ckpt")
-
-
-def test_a_model_from_a_repository(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", site.url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    settings = ecgbatch.Settings(model_dir=tmp_path / "models")
-    shipped = Registry(settings.model_dir).find("xlstm-ecg:1.1.0")
-    commit = "c" * 40
-    for name in ("config.json", "model.safetensors"):
-        file = shipped.weights_path.with_suffix(".json") if name == "config.json" else shipped.weights_path
-        site.answers[f"/owner/name/resolve/{commit}/{name}"] = gives(file.read_bytes())
-    scorer = ecgbatch.load_model(f"hf:owner/name@{commit}", settings=settings)
-    assert scorer.model.fingerprint == shipped.fingerprint
-    with pytest.raises(ecgbatch.EcgbatchError, match="404"):
-        ecgbatch.load_model("hf:owner/name", settings=settings)
-    site.answers[f"/owner/name/resolve/{commit}/config.json"] = gives(b"[]")
-    with pytest.raises(ecgbatch.EcgbatchError, match=f"hf:owner/name@{commit}/config.json is no description"):
-        ecgbatch.load_model(f"hf:owner/name@{commit}", settings=settings)
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
 """A web server by https on this machine that answers as a test likes, well or in every way in which servers break."""
 
 import contextlib
+import shutil
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 Answer = Callable[["Handler"], None]
 
@@ -88,3 +93,31 @@ def stalls_after(body: bytes, length: int) -> Answer:
         handler.rfile.read(1)
 
     return answer
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The files of a certificate of our own and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl, to make a certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    names = "subjectAltName=IP:127.0.0.1,DNS:drive.google.com,DNS:drive.usercontent.google.com"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += ["-subj", "/CN=test", "-addext", names, "-keyout", "key.pem", "-out", "certificate.pem"]
+    subprocess.run(make, cwd=folder, check=True, capture_output=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@pytest.fixture(scope="session")
+def context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@pytest.fixture
+def site(context: ssl.SSLContext, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A server whose certificate is believed."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with serving(context) as site:
+        yield site
