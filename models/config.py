@@ -109,6 +109,10 @@ def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> di
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+    if (
+        kind is int and isinstance(value, int) and abs(value) >= 2**63
+    ):  # JSON has such numbers, and no library takes them
+        return False
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 

@@ -428,6 +428,8 @@ def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
         {"without_superclass": 1},
         {"learning": 1},
         {"network": {"depth": 1}},
+        {"epochs": 10**400},
+        {"seed": 2**70},
         [],
     ],
 )
@@ -439,3 +441,16 @@ def test_a_recipe_that_cannot_be_is_one_line(values: object, tmp_path: Path) -> 
     assert "\n" not in str(error.value)
     with pytest.raises(EcgbatchError, match=r"xlstm-ecg-1\.1\.0"):
         load_recipe("no such recipe")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"seed": NaN}', b'{"seed": 1e400}', b"1" * 10_000, b" " * 2**21, b"\xff\xfe", b""],
+    ids=lambda content: repr(content[:14]),
+)
+def test_a_recipe_that_is_no_small_json_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(EcgbatchError) as error:
+        load_recipe(str(tmp_path / "recipe.json"))
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)

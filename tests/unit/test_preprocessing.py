@@ -1,6 +1,7 @@
 """Filters, normalisation, age and sex."""
 
 import importlib.util
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -175,6 +176,17 @@ def test_normalization_in_both_forms(tmp_path: Path, shape: tuple[int, ...]) -> 
     )
 
 
+def test_a_normalization_that_unpacks_to_megabytes_is_not_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", global_mean=np.zeros(4_000_000), global_std=1.0)
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**16
+    tracemalloc.start()
+    with pytest.raises(EcgbatchError, match="of two numbers"):
+        load_normalization(tmp_path / "bomb.npz")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2_000_000
+
+
 def test_files_that_hold_no_normalization(tmp_path: Path) -> None:
     np.savez(tmp_path / "names.npz", a=1.0, b=2.0)
     np.savez(tmp_path / "long.npz", np.zeros(3), np.ones(3))
@@ -187,8 +199,9 @@ def test_files_that_hold_no_normalization(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("mean 0, std 1")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "flat.npz").read_bytes()[:100])
     (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "long file.npz").write_bytes((tmp_path / "flat.npz").read_bytes() + bytes(2**16))
     paths = [*tmp_path.iterdir(), tmp_path / "missing.npz"]
-    assert len(paths) == 12
+    assert len(paths) == 13
     for path in paths:
         with pytest.raises(EcgbatchError) as error:
             load_normalization(path)
