@@ -28,6 +28,7 @@ TINY = {
     "formats": ("--records", "4", "--repeats", "1"),
     "ray_data": ("--records", "4", "--repeats", "1"),
     "reading": ("--records", "4", "--repeats", "1"),
+    "twins": (),
     "gpu": ("--device", "cpu", "--batches", "2", "--records", "2", "--repeats", "1"),
     "flags": (),
 }
