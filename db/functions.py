@@ -125,3 +125,20 @@ def _least_sqlite(element: Least, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(Least, "postgresql")
 def _least_postgresql(element: Least, compiler: SQLCompiler, **options: Any) -> str:
     return f"least({compiler.process(element.clauses, **options)})"
+
+
+class WholePart(FunctionElement[int]):
+    """A number of zero or more without what comes after its point."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(WholePart, "sqlite")
+def _whole_part_sqlite(element: WholePart, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS INTEGER)"
+
+
+@compiles(WholePart, "postgresql")
+def _whole_part_postgresql(element: WholePart, compiler: SQLCompiler, **options: Any) -> str:
+    return f"floor({compiler.process(element.clauses, **options)})::int"

@@ -8,10 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ecgbatch.db.functions import SecondsBetween, WholePart
 from ecgbatch.db.outcomes import LABEL_COLUMNS, Probabilities
-from ecgbatch.db.schema import archives, job_items, jobs, models, predictions, recordings
+from ecgbatch.db.schema import UtcTime, archives, job_items, job_workers, jobs, models, predictions, recordings
 
 AT_ONCE = 1000
+PARTS = 60
+"""Of the time that a job took, for its rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class About:
     finished_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How many records a job scored in each of PARTS equal parts of the time from its first to its last."""
+
+    began: datetime
+    ended: datetime
+    records: list[int]
+
+    @property
+    def seconds(self) -> float:
+        """Of a part."""
+        return (self.ended - self.began).total_seconds() / PARTS
+
+
 def about(connection: Connection, job_id: int) -> About:
     """Of a job that is there."""
     times = (jobs.c.created_at, jobs.c.started_at, jobs.c.finished_at)
@@ -62,3 +79,18 @@ def scored(connection: Connection, job_id: int) -> Iterator[Scored]:
     query = query.order_by(job_items.c.recording_id).execution_options(yield_per=AT_ONCE)
     for path, age, sex, flags, amplitude, sha256, *probabilities in connection.execute(query):
         yield Scored(path, age, sex, tuple(probabilities), tuple(filter(None, flags.split(","))), amplitude, sha256)
+
+
+def rate_of(connection: Connection, job_id: int) -> Rate | None:
+    """None of a job that scored nothing itself, or all of it at once."""
+    ends = sa.select(sa.func.min(job_workers.c.first_scored_at), sa.func.max(job_workers.c.last_scored_at))
+    began, ended = connection.execute(ends.where(job_workers.c.job_id == job_id)).one()
+    if began is None or began == ended:
+        return None
+    rate = Rate(began, ended, [0] * PARTS)
+    part = WholePart(SecondsBetween(sa.literal(began, UtcTime), predictions.c.scored_at) / rate.seconds).label("part")
+    own = (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.job_id == job_items.c.job_id)
+    query = sa.select(part, sa.func.count()).select_from(job_items.join(predictions, own))
+    for number, records in connection.execute(query.where(job_items.c.job_id == job_id).group_by(part)):
+        rate.records[min(max(number, 0), PARTS - 1)] += records
+    return rate

@@ -1,6 +1,6 @@
 """What all HTML pages have: a head with the style, readable on a telephone and by night, and tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from html import escape
 from typing import Any
 
@@ -17,8 +17,10 @@ h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .3
 .tiles div { flex: 1 1 9rem; border: 1px solid var(--faint); border-radius: .5rem; padding: .6rem .8rem }
 .tiles b { display: block; font-size: 1.6rem; line-height: 1.3; font-variant-numeric: tabular-nums }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--faint); overflow-wrap: normal }
+td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8rem }
+th.words, td.words { text-align: left; white-space: normal; min-width: 12rem }
 td span { color: var(--soft); font-size: .75rem; display: block } svg { max-width: 100%; height: auto }
 """
 
@@ -45,8 +47,17 @@ def text_of(value: Any) -> str:
     return "" if value is None else escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], html_of: Callable[[Any], str] = text_of) -> str:
-    """A table; `html_of` makes a value the HTML of its cell."""
-    heads = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{html_of(value)}</td>" for value in row) + "</tr>" for row in rows)
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    html_of: Callable[[Any], str] = text_of,
+    words: Collection[str] = (),
+) -> str:
+    """A table; `html_of` makes a value the HTML of its cell. The columns `words` are to be read: they may wrap."""
+    kinds = [' class="words"' if column in words else "" for column in columns]
+    heads = "".join(f"<th{kind}>{escape(column)}</th>" for column, kind in zip(columns, kinds, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{kind}>{html_of(value)}</td>" for value, kind in zip(row, kinds)) + "</tr>"
+        for row in rows
+    )
     return f"<table>\n<tr>{heads}</tr>\n{body}\n</table>"

@@ -162,7 +162,14 @@ def report(job: int, file: Path) -> None:
         about = scored.about(connection, job)
         summary = summarise(scored.scored(connection, job), about.description["thresholds"])
         failures = overview.failures_by_reason(connection, job)
-        found = Job(about, progress, summary, failures, overview.typical_amplitude(connection, job))
+        found = Job(
+            about,
+            progress,
+            summary,
+            failures,
+            overview.typical_amplitude(connection, job),
+            scored.rate_of(connection, job),
+        )
     with saved(file) as stream:
         stream.write(page_of(found, drawer(settings, Path(on_disk(about.root)[0]))).encode())
     say(f"{file}: job {job}, {progress.scored:,} scored, {progress.failed:,} failed")

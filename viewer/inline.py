@@ -58,13 +58,25 @@ def _shade(shade: Shade, height: float) -> str:
 
 def bars(title: str, counts: Sequence[int], threshold: float) -> str:
     """A distribution over 0 to 1, with a line at a threshold."""
-    width, most = 100 / len(counts), max(*counts, 1)
-    drawn = "".join(
-        f'<rect x="{at * width + 0.3:.2f}" y="{40 - 38 * count / most:.2f}" width="{width - 0.6:.2f}" '
-        f'height="{38 * count / most:.2f}"><title>{at / len(counts):.2f}: {count:,}</title></rect>'
-        for at, count in enumerate(counts)
-    )
+    said = [f"{at / len(counts):.2f}: {count:,}" for at, count in enumerate(counts)]
     line = f'<path d="M{100 * threshold:.1f} 0V40" style="stroke:var(--warn)"/>'
-    line += '<path d="M0 40H100" style="stroke:var(--line)"/>'
     ends = '<text x="0" y="46">0</text><text x="100" y="46" text-anchor="end">1</text>'
-    return f'<svg class="bars" role="img" aria-label="{escape(title)}" viewBox="0 0 100 47">{drawn}{line}{ends}</svg>'
+    return _bars(title, counts, said, (100, 47), line + ends)
+
+
+def course(title: str, values: Sequence[float], said: Sequence[str]) -> str:
+    """Values over time, wide and low, and what is said of each."""
+    return _bars(title, values, said, (400, 41), "")
+
+
+def _bars(title: str, values: Sequence[float], said: Sequence[str], size: tuple[int, int], more: str) -> str:
+    across, down = size
+    width, most = across / len(values), max(*values, 1e-9)
+    drawn = "".join(
+        f'<rect x="{at * width + 0.3:.2f}" y="{40 - 38 * value / most:.2f}" width="{width - 0.6:.2f}" '
+        f'height="{38 * value / most:.2f}"><title>{escape(meaning)}</title></rect>'
+        for at, (value, meaning) in enumerate(zip(values, said, strict=True))
+    )
+    line = f'<path d="M0 40H{across}" style="stroke:var(--line)"/>'
+    label = escape(title)
+    return f'<svg class="bars" role="img" aria-label="{label}" viewBox="0 0 {across} {down}">{drawn}{line}{more}</svg>'

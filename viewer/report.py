@@ -17,7 +17,7 @@ from ecgbatch.db.overview import (
     doubt_about,
 )
 from ecgbatch.db.reports import Progress
-from ecgbatch.db.scored import About, Scored
+from ecgbatch.db.scored import About, Rate, Scored
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.models.preprocessing import filtered
 from ecgbatch.records.reading import read
@@ -31,7 +31,8 @@ STYLE = (
     inline.STYLE
     + """\
 .bars rect { fill: var(--mark) } .bars path { stroke-width: .6 } .bars text { font-size: 5px; fill: var(--soft) }
-figure { margin: 1.2rem 0 } figcaption { margin-bottom: .3rem } .panels div { flex: 1 1 11rem }
+figure { margin: 1.2rem 0 } figcaption { margin-bottom: .3rem } .panels div { flex: 1 1 9rem; max-width: 14rem }
+.ends { display: flex; justify-content: space-between }
 """
 )
 
@@ -51,6 +52,8 @@ A record may have several superclasses or none.</p>
 <div class="wide">$groups</div>
 <h2>Amplitude</h2>
 <p>$amplitude</p>
+<h2>Rate</h2>
+$rate
 <h2>What failed</h2>
 <div class="wide">$failures</div>
 <h2>What was mended, filled in or looks implausible</h2>
@@ -76,6 +79,7 @@ class Job:
     summary: Summary
     failures: Sequence[FailedFor]
     amplitude: float | None
+    rate: Rate | None
 
 
 def page_of(job: Job, draw: Draw) -> str:
@@ -94,6 +98,7 @@ def page_of(job: Job, draw: Draw) -> str:
         superclasses=_superclasses(job),
         groups=_groups(job.summary),
         amplitude=escape(_amplitude(job.amplitude)),
+        rate=_rate(job.rate),
         failures=_failures(job.failures),
         flags=_flags(job.summary),
         records="\n".join(_records(job, draw)) or "<p>None was scored.</p>",
@@ -172,14 +177,31 @@ def _amplitude(amplitude: float | None) -> str:
     return f"The records' typical (median) amplitude is {amplitude:.2f} mV. {usual}"
 
 
+def _rate(rate: Rate | None) -> str:
+    if rate is None:
+        return "<p>There is none to tell: all was scored at once, or by earlier jobs.</p>"
+    rates = [records / rate.seconds for records in rate.records]
+    said = [f"{at * rate.seconds:,.0f} s after it began: {each:,.0f} records/s" for at, each in enumerate(rates)]
+    mean = sum(rate.records) / (rate.ended - rate.began).total_seconds()
+    ends = "".join(f"<span>{escape(moment(time))}</span>" for time in (rate.began, rate.ended))
+    return (
+        f'<p class="small">Records per second from the first to the last that was scored: {mean:,.0f} on average, '
+        f"{max(rates):,.0f} at most.</p>"
+        f'{inline.course("records per second", rates, said)}<p class="small ends">{ends}</p>'
+    )
+
+
 def _failures(failures: Sequence[FailedFor]) -> str:
     rows = [[each.reason, each.records, REASONS.get(each.reason), each.path, each.detail] for each in failures]
-    return pages.table(["reason", "records", "meaning", "such as", "detail"], rows) if rows else "<p>Nothing.</p>"
+    if not rows:
+        return "<p>Nothing.</p>"
+    words = ("meaning", "such as", "detail")
+    return pages.table(["reason", "records", *words], rows, words=words)
 
 
 def _flags(summary: Summary) -> str:
     rows = [[flag, records, FLAGS.get(flag)] for flag, records in summary.flags.most_common()]
-    return pages.table(["flag", "records", "meaning"], rows) if rows else "<p>Nothing.</p>"
+    return pages.table(["flag", "records", "meaning"], rows, words=["meaning"]) if rows else "<p>Nothing.</p>"
 
 
 def _records(job: Job, draw: Draw) -> Iterator[str]:

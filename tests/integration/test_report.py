@@ -10,6 +10,8 @@ from scoring import THRESHOLDS, make_job, score, take
 
 from ecgbatch.db import scored
 from ecgbatch.db.engine import Database
+from ecgbatch.db.functions import SecondsFromNow
+from ecgbatch.db.schema import job_workers
 from ecgbatch.db.scored import Scored
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.records.synthetic import write_archive
@@ -136,6 +138,13 @@ def test_what_it_is_made_of_in_both_databases(database: Database) -> None:
     assert about.description["thresholds"] == THRESHOLDS
     assert [record.path for record in records] == ["r0", "r1", "r3", "r4", "r5", "r6", "r7"]
     assert records[0] == Scored("r0", 50.0, 1, (0.9, 0.1, 0.2, 0.3, 0.4), (), None, "00")
+    took = job_workers.update().values(first_scored_at=SecondsFromNow(-600), last_scored_at=SecondsFromNow(600))
+    database.write(lambda connection: connection.execute(took))
+    with database.read() as connection:
+        rate = scored.rate_of(connection, job)
+    assert rate is not None
+    assert rate.seconds == pytest.approx(20, abs=1)
+    assert (sum(rate.records), sum(rate.records[20:40])) == (7, 7)
 
 
 def test_the_summary_counts_every_record_once() -> None:
