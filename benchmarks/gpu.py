@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from ecgbatch.models.kernels.cuda import CudaNetwork
-    from ecgbatch.models.training.examples import read_signal
+    from ecgbatch.models.signals import read_signal
     from ecgbatch.models.weights.registry import SHIPPED, Registry
 
     with archive_or_synthetic(options.archive) as archive:

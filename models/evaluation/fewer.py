@@ -14,10 +14,9 @@ from ecgbatch.models.evaluation.figures import labels_of
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.metrics import Numbers, roc_auc
 from ecgbatch.models.scorer import Scorer
+from ecgbatch.models.signals import read_signal
 from ecgbatch.records.leads import LEAD_SETS, LEADS, leads_of
-from ecgbatch.records.reading import read
-from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE, SECONDS, RecordError
-from ecgbatch.settings import EcgbatchError
+from ecgbatch.records.recording import SAMPLING_RATE, SECONDS
 
 READ_TOGETHER = 64
 LENGTHS = (9.0, 7.3, 5.0, 4.0, 2.5)
@@ -72,7 +71,7 @@ def measure(
     found: dict[Less, list[NDArray[np.float32]]] = {way: [] for way in ways}
     for start in range(0, len(records), READ_TOGETHER):
         some = records[start : start + READ_TOGETHER]
-        signals = np.stack([_signal(archive, record.path, follow_links) for record in some])
+        signals = np.stack([read_signal(archive, record.path, follow_links=follow_links) for record in some])
         metadata = np.array([scorer.metadata(record.age, record.sex).values for record in some], np.float32)
         for way, parts in found.items():
             cleaned, _ = scorer.clean(way.of(signals))
@@ -88,13 +87,3 @@ def _macro_auc(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) ->
         return np.asarray(by_superclass.mean(axis=0))
 
     return estimate(np.concatenate([of(counts) for counts in draws(len(labels))]))
-
-
-def _signal(archive: Path, record: str, follow_links: bool) -> NDArray[np.float64]:
-    try:
-        signal = read(archive, record, follow_links=follow_links).signal
-    except RecordError as error:
-        raise EcgbatchError(f"cannot read {archive / record} ({error}): mend it, or take it out of the table") from None
-    if len(signal) != SAMPLES:
-        raise EcgbatchError(f"{archive / record} is shorter than ten seconds: take it out of the table")
-    return signal

@@ -26,7 +26,7 @@ from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
 from ecgbatch.models.kernels.filtering import Filters, both_ways
 from ecgbatch.models.network import ParallelXLSTM, slstm_scan
 from ecgbatch.models.preprocessing import STD_EPS, Normalization
-from ecgbatch.models.training.examples import read_signal
+from ecgbatch.models.signals import read_signal
 from ecgbatch.models.weights.model import Model, Weights
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES, SAMPLING_RATE

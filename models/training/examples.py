@@ -13,10 +13,10 @@ from torch import Tensor
 from ecgbatch.models import preprocessing
 from ecgbatch.models.evaluation.labels import LabelledRecord
 from ecgbatch.models.evaluation.ptbxl import labelled_records
+from ecgbatch.models.signals import read_signal
 from ecgbatch.models.training.recipe import VALIDATION_FOLD, TrainingSettings
 from ecgbatch.records.leads import LEADS
-from ecgbatch.records.reading import read
-from ecgbatch.records.recording import SAMPLES, RecordError
+from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
 READ_AT_ONCE = 256
@@ -111,14 +111,3 @@ def _clean_all(archive: Path, records: list[LabelledRecord], path: Path, say: Sa
         say(f"read {min(start + READ_AT_ONCE, len(records))} of {len(records)} records")
     kept.flush()
     os.replace(partial, path)
-
-
-def read_signal(archive: Path, record: str) -> NDArray[np.float64]:
-    """(1000, 12) in mV at 100 Hz. Raises EcgbatchError for a record that cannot be read or is shorter."""
-    try:
-        signal = read(archive, record).signal
-    except RecordError as error:
-        raise EcgbatchError(f"cannot read {archive / record} ({error}): mend it, or take it out of the table") from None
-    if len(signal) != SAMPLES:
-        raise EcgbatchError(f"{archive / record} is shorter than ten seconds: take it out of the table")
-    return signal

@@ -38,7 +38,7 @@ def settings_of(model: Model, frozen: bool, epochs: int) -> TrainingSettings:
         epochs=epochs,
         patience=epochs,
         learning_rate=RATES["frozen" if frozen else "whole"],
-        crop=SAMPLES // 2 // model.config.patch * model.config.patch,
+        crop=max(1, SAMPLES // 2 // model.config.patch) * model.config.patch,
         without_superclass=True,
         batch_size=16,
     )

@@ -25,7 +25,7 @@ from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.export import export, onnx_builder, onnx_graph
 from ecgbatch.models.kernels import compiled
-from ecgbatch.models.training.examples import read_signal
+from ecgbatch.models.signals import read_signal
 from ecgbatch.models.weights.model import Model
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
