@@ -53,9 +53,11 @@ def five_thousand(ptbxl: Path) -> Path:
     """An archive of the first 5,000 records."""
     archive = ptbxl.parent / "five_thousand"
     if not archive.exists():
-        archive.mkdir()
-        (archive / "records100").symlink_to(ptbxl / "records100")
-        (archive / "RECORDS").write_text("".join((ptbxl / "RECORDS").read_text().splitlines(keepends=True)[:5000]))
+        paths = (ptbxl / "RECORDS").read_text().split()[:5000]
+        for file in (f"{path}{suffix}" for path in paths for suffix in (".hea", ".dat")):
+            (archive / file).parent.mkdir(parents=True, exist_ok=True)
+            (archive / file).hardlink_to(ptbxl / file)
+        (archive / "RECORDS").write_text("\n".join([*paths, ""]))
     return archive
 
 
