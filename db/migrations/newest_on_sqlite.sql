@@ -31,7 +31,7 @@ CREATE TABLE jobs (
 	total BIGINT NOT NULL, 
 	created_at DATETIME NOT NULL, 
 	started_at DATETIME, 
-	finished_at DATETIME, windows TEXT DEFAULT 'first' NOT NULL, rescore TEXT DEFAULT 'none' NOT NULL, active_at DATETIME, worked_seconds FLOAT DEFAULT '0' NOT NULL, leads_missing TEXT DEFAULT 'refuse' NOT NULL, 
+	finished_at DATETIME, windows TEXT DEFAULT 'first' NOT NULL, rescore TEXT DEFAULT 'none' NOT NULL, active_at DATETIME, worked_seconds FLOAT DEFAULT '0' NOT NULL, leads_missing TEXT DEFAULT 'refuse' NOT NULL, embeddings BOOLEAN DEFAULT 0 NOT NULL, 
 	PRIMARY KEY (id), 
 	FOREIGN KEY(archive_id) REFERENCES archives (id), 
 	FOREIGN KEY(model_id) REFERENCES models (id)
@@ -188,7 +188,18 @@ JOIN recordings r ON r.id = p.recording_id
 JOIN archives a ON a.id = r.archive_id
 JOIN models m ON m.id = p.model_id;
 
-INSERT INTO alembic_version VALUES ('0007');
+CREATE TABLE embeddings (
+	recording_id INTEGER NOT NULL, 
+	model_id INTEGER NOT NULL, 
+	features BLOB NOT NULL, 
+	PRIMARY KEY (recording_id, model_id), 
+	FOREIGN KEY(recording_id, model_id) REFERENCES predictions (recording_id, model_id)
+)
+ WITHOUT ROWID
+
+;
+
+INSERT INTO alembic_version VALUES ('0008');
 
 INSERT INTO database_identity VALUES (lower(hex(randomblob(16))));
 
