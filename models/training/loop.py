@@ -43,8 +43,8 @@ Best = tuple[int, float, dict[str, Tensor]]
 class Training:
     """A training in its folder, new or gone on with.
 
-    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with. Raises EcgbatchError
-    when the folder holds a training with other settings.
+    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with, which are also kept
+    unless an epoch is better. Raises EcgbatchError when the folder holds a training with other settings.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class Training:
         self.epochs: list[list[str]] = []
         self.best: Best = (0, -math.inf, {})
         state.keep_settings(folder, settings)
-        self._restore()
+        if not self._restored() and start is not None:
+            self.best = (0, float(np.mean(self._aucs(self._answers(self.average)))), self._copied())
 
     @property
     def average(self) -> Learned:
@@ -164,12 +165,12 @@ class Training:
         if not math.isfinite(loss):
             raise EcgbatchError(f"the training diverged in epoch {epoch}: start again with a lower learning_rate")
         probabilities, labels = self._answers(self.average), self._labels()
-        aucs = [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(len(LABELS))]
+        aucs = self._aucs(probabilities)
         macro = float(np.mean(aucs))
         clipped = probabilities.clip(1e-7, 1 - 1e-7)
         validation_loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
         if macro > self.best[1]:
-            self.best = (epoch, macro, {key: value.clone() for key, value in self.average.state_dict().items()})
+            self.best = (epoch, macro, self._copied())
         row = [epoch, loss, validation_loss, macro, *aucs, self.seconds, str(self.device)]
         self.epochs.append([f"{cell:.5f}" if isinstance(cell, float) else str(cell) for cell in row])
         self._step.loss.zero_()
@@ -177,6 +178,14 @@ class Training:
         self._save()
         state.write_epochs(self.folder, COLUMNS, self.epochs)
         say(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, macro AUC {macro:.4f} in validation")
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self.average.state_dict().items()}
+
+    def _aucs(self, probabilities: NDArray[np.float32]) -> list[float]:
+        """Of each superclass on fold 9."""
+        labels = self._labels()
+        return [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(len(LABELS))]
 
     def _labels(self) -> NDArray[np.float32]:
         return self.examples.labels[self.examples.validation.to(self.device)].cpu().numpy()
@@ -208,10 +217,11 @@ class Training:
             },
         )
 
-    def _restore(self) -> None:
+    def _restored(self) -> bool:
+        """Goes on from what the folder keeps, if it keeps a state."""
         kept = state.restore(self.folder, str(self.device))
         if kept is None:
-            return
+            return False
         try:
             self.step, self.seconds, self.epochs, self.best = (kept[k] for k in ("step", "seconds", "epochs", "best"))
             self._step.loss.copy_(kept["loss"])
@@ -219,6 +229,7 @@ class Training:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise state.damaged(self.folder) from None
         state.write_epochs(self.folder, COLUMNS, self.epochs)
+        return True
 
 
 def one_cycle(progress: float) -> float:

@@ -63,7 +63,9 @@ class TrainingSettings:
             raise EcgbatchError(f"crop must be a multiple of the patch, up to {SAMPLES}, not {self.crop}")
         if self.hold_out not in (0, *TRAINING_FOLDS):
             raise EcgbatchError(f"hold_out must be a fold of 1 to 8, or 0 for none, not {self.hold_out}")
-        for name in ("epochs", "patience", "batch_size"):
+        if self.epochs < (0 if self.start else 1):
+            raise EcgbatchError(f"epochs of a training must be above zero, not {self.epochs}, or 0 with a start")
+        for name in ("patience", "batch_size"):
             if getattr(self, name) < 1:
                 raise EcgbatchError(f"{name} of a training must be above zero, not {getattr(self, name)}")
         for name in ("dropout", "teachers", "lead_dropout", "lead_sets", "mixup", "average", "amplitude"):

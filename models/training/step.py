@@ -88,7 +88,7 @@ class Step:
         self.average.load_state_dict(average)
         self.optimizer.load_state_dict(optimizer)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group |= {"lr": self.rate, "capturable": self.rate.device.type == "cuda"}
 
     def _update(self) -> None:
         settings, chosen = self.settings, self._chosen
