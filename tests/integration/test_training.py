@@ -292,10 +292,20 @@ def test_teachers_teach_what_they_have_not_seen(command: Command, labelled: Path
 def test_a_training_begins_with_the_weights_it_is_given(labelled: Path, tmp_path: Path) -> None:
     examples = prepare(labelled, tmp_path, "cpu", quiet)
     settings = TrainingSettings.from_dict(RECIPE)
-    weights = {key: value.numpy() + 1 for key, value in ParallelXLSTM(settings.network).state_dict().items()}
+    torch.manual_seed(17)
+    weights = {key: value.numpy() for key, value in ParallelXLSTM(settings.network).state_dict().items()}
     run = Training(settings, tmp_path, examples, start=weights)
     for key, value in run.average.network.state_dict().items():
         np.testing.assert_array_equal(value, weights[key])
+    assert run.best[0] == 0, "and keeps them until an epoch is better"
+    calibrated = TrainingSettings.from_dict(RECIPE | {"epochs": 0, "start": "mine:1"})
+    only = Training(calibrated, tmp_path / "calibrated", examples, start=weights)
+    assert only.ended
+    kept = only.keep(Registry(tmp_path / "models"), "mine", "2").weights()
+    assert {key for key in weights if not np.array_equal(kept[key], weights[key])} == {
+        "classifier.6.weight",
+        "classifier.6.bias",
+    }
 
 
 def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: Path, tmp_path: Path) -> None:
@@ -415,7 +425,7 @@ def test_superclasses_that_nobody_has_cannot_be_learned(labelled: Path, tmp_path
 def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
     settings = load_recipe(name)
     if "teacher" not in name:
-        assert settings.network == Registry(SHIPPED).find(name.replace("xlstm-ecg-", "xlstm-ecg:")).config
+        assert settings.network == Registry(SHIPPED).find(":".join(name.rsplit("-", 1))).config
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ecgbatch.models.preprocessing import MetadataFill, Normalization
 from ecgbatch.models.scorer import Scorer, choose_kernel
 from ecgbatch.models.weights.model import Model, fingerprint_of
 from ecgbatch.models.weights.registry import Registry
+from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.settings import EcgbatchError
 
 SMALL = NetworkConfig("stacked", 64, 4, 1)
@@ -45,13 +46,15 @@ def add(registry: Registry, weights: golden.Weights, version: str = "1", name: s
 
 
 def test_what_ships_is_there_and_fits_together(registry: Registry) -> None:
-    published, best = registry.available()
-    assert [(model.name, model.version) for model in (published, best)] == [
-        ("xlstm-ecg", v) for v in ("1.0.0", "1.1.0")
-    ]
-    assert registry.find(None) == best
+    models = registry.available()
+    assert [str(model) for model in models] == [
+        "xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0", "xlstm-ecg-leads:1.0.0", "xlstm-ecg:1.1.1"
+    ]  # fmt: skip
+    published, *_, default = models
+    assert registry.find(None) == default
     assert published.config == NetworkConfig("stacked", 128)
-    for model in (published, best):
+    assert set(registry.find("xlstm-ecg-leads").lead_sets) == set(LEAD_SETS)
+    for model in models:
         weights = model.weights()
         assert {key: value.shape for key, value in weights.items()} == dict(parameter_shapes(model.config))
         assert sum(value.size for value in weights.values()) <= 1_000_000
