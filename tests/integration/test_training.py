@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,17 +20,16 @@ from ptbxl import STATEMENTS
 from torch.nn import functional as F
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.evaluation.ptbxl import labelled_records
 from ecgbatch.models.network import ParallelXLSTM
-from ecgbatch.models.training.augmentation import augmented
 from ecgbatch.models.training.examples import prepare
 from ecgbatch.models.training.loop import WARM_UP, Training, answers, one_cycle
 from ecgbatch.models.training.recipe import RECIPES, TrainingSettings, load_recipe
 from ecgbatch.models.training.teachers import taught_by, train_teachers
 from ecgbatch.models.weights.registry import SHIPPED, Registry
-from ecgbatch.records.leads import LEAD_SETS, LEADS
+from ecgbatch.records.leads import LEADS
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
 
@@ -150,42 +148,6 @@ def test_folds_go_to_their_parts_and_leads_to_their_columns(labelled: Path, tmp_
     assert (examples.metadata[0].tolist(), examples.labels[0].tolist()) == ([40.0, 0.0], [1, 0, 0, 0, 0])
     assert examples.metadata[7, 0] == np.float32(preprocessing.MetadataFill().age)
     assert examples.labels[4].tolist() == [0, 0, 0, 0, 0]
-
-
-def test_a_batch_is_cut_and_made_louder_noisier_and_poorer_of_leads() -> None:
-    signals = torch.arange(1, 1001.0)[None, :, None] * torch.ones(5, 1, 12)
-    chosen, nothing = torch.tensor([4, 0, 2, 2]), {"amplitude": 0, "noise": 0, "lead_dropout": 0}
-
-    def cut(**how: float) -> np.ndarray:
-        torch.manual_seed(0)
-        return augmented(signals, chosen, TrainingSettings(**nothing | how)).numpy()  # type: ignore[arg-type]
-
-    crops = cut(crop=250)
-    assert crops.shape == (4, 250, 12)
-    assert (np.diff(crops, axis=1) == 1).all()
-    assert len(set(crops[:, 0, 0])) == 4
-    whole = signals[chosen].numpy()
-    np.testing.assert_array_equal(cut(crop=1000), whole)
-
-    factors = cut(crop=1000, amplitude=0.2, lead_dropout=0.5) / whole
-    assert np.ptp(factors, axis=1).max() < 1e-6, "all the time"
-    heard = factors[:, 0]
-    assert 0 < (heard == 0).sum() < heard.size
-    for record in heard:
-        assert np.ptp(record[record > 0]) < 1e-6, "all leads of a record alike"
-        assert 0.8 <= max(record) <= 1.2
-
-    assert (cut(crop=1000, noise=0.05) - whole).std() == pytest.approx(0.05, rel=0.02)
-
-
-def test_lead_sets_are_heard_alone() -> None:
-    torch.manual_seed(0)
-    how = TrainingSettings(amplitude=0, noise=0, lead_dropout=0, lead_sets=0.5, crop=10, network=NetworkConfig(patch=1))
-    cut = augmented(torch.ones(1, 1000, 12), torch.zeros(400, dtype=torch.int64), how)
-    heard = Counter("".join("x" if lead else "." for lead in record) for record in cut[:, 0].tolist())
-    sets = {"".join("x" if lead in leads else "." for lead in LEADS) for leads in LEAD_SETS.values()}
-    assert set(heard) == sets | {"x" * 12}
-    assert 150 < heard["x" * 12] < 250
 
 
 def test_the_learning_rate_goes_up_and_down() -> None:
