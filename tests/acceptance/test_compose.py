@@ -28,6 +28,8 @@ def services(tmp_path: Path) -> Iterator[compose.Services]:
         pytest.skip(reason)
     write_archive(tmp_path / "archive")
     subprocess.run([REPOSITORY / "deploy/make-passwords", tmp_path / "secrets"], check=True, capture_output=True)
+    for name in ("owner", "database", "redis", "flower"):
+        (tmp_path / "secrets" / name).write_text(f"of any:/@?#%41 '\"\\$character {name}")
     with machine("compose") as here:
         yield compose.Services(tmp_path, {"ARCHIVE": str(tmp_path / "archive"), "PROCESSES": "1"}, here)
 
@@ -36,7 +38,8 @@ def test_jobs_before_and_after_an_upgrade(services: compose.Services) -> None:
     """Of a database that an earlier version has left, with a model of our own after it, as docs/operations.md says."""
     with ExitStack() as stack:
         start_servers(services, stack)
-        services.run_python(f"make_older(Database({OWNERS!r} + open('secrets/owner').read().strip()), '0003')")
+        owners = OWNERS + urllib.parse.quote((services.folder / "secrets/owner").read_text())
+        services.run_python(f"make_older(Database({owners!r}), '0003')")
         services.run("schema")
         worker, *_ = (stack.enter_context(services.running(name)) for name in ("worker", "flower", "metrics"))
         services.run("ecgbatch", "enqueue", "/archive")
