@@ -15,7 +15,7 @@ import pytest
 import torch
 import wfdb
 from commands import Command, running, wait_until
-from places import REPOSITORY
+from places import KILLED_TRAINING, REPOSITORY
 from ptbxl import STATEMENTS
 from torch.nn import functional as F
 
@@ -196,33 +196,6 @@ def test_training_ends_early_when_it_no_longer_gains(labelled: Path, tmp_path: P
     assert len(rows) == run.best[0] + 2 < 50
 
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-from ecgbatch.models.training import loop
-from ecgbatch.models.training.examples import prepare
-from ecgbatch.models.training.recipe import load_recipe
-
-recipe, archive, folder, threads, fatal = sys.argv[1:]
-torch.set_num_threads(int(threads))
-loop.SAVE_SECONDS = 0
-saved = 0
-
-def watch(event, arguments):
-    global saved
-    if event == "os.rename" and str(arguments[1]).endswith("last.pt"):
-        saved += 1
-        if saved == int(fatal):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(watch)
-settings, folder = load_recipe(recipe), Path(folder)
-loop.Training(settings, folder, prepare(Path(archive), folder, "cpu", print)).run(print)
-"""
-"""A training that saves after each step, and is killed the moment before its state gets its name."""
-
-
 def test_teachers_teach_what_they_have_not_seen(command: Command, labelled: Path, recipe: Path) -> None:
     """The whole way: eight teachers, what they say, and a model that learned from it."""
     command.environment["OMP_NUM_THREADS"] = "1"
@@ -276,7 +249,7 @@ def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: 
     whole.run(quiet)
     fatal = whole.steps_per_epoch + 5
     line = [recipe, labelled, tmp_path / "killed", torch.get_num_threads(), fatal]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, line)], cwd=REPOSITORY, capture_output=True)
+    killed = subprocess.run([sys.executable, KILLED_TRAINING, *map(str, line)], cwd=REPOSITORY, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = start(labelled, tmp_path / "killed")
     assert whole.steps_per_epoch < resumed.step < 2 * whole.steps_per_epoch
