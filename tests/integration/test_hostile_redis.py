@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,36 @@ def test_other_things_in_the_place_of_our_keys(services: Command, key: str, clie
         services("status", "--watch")
     assert scored(services) == 64
     assert "Traceback" not in (services.folder / "worker.log").read_text()
+
+
+@one_database
+def test_keys_and_connections_that_go_in_mid_job(
+    services: Command, archive: Path, key: str, client: redis.Redis
+) -> None:
+    """Emptied, its keys renamed, connections ended, read-only for a while: each several times."""
+    services.environment |= {"FAULTS_SLOW": "0.05", "ECGBATCH_LEASE_SECONDS": "2", "ECGBATCH_QUEUE_CHUNKS": "2"}
+    services.worker_script = FAULTY_WORKER
+
+    def rename() -> None:
+        for name in client.keys(f"{key}*"):
+            client.rename(name, b"x" + name)
+
+    def be_a_replica() -> None:
+        client.replicaof("127.0.0.1", "1")
+        time.sleep(1)
+        client.replicaof("NO", "ONE")
+
+    disturbances = [client.flushall, rename, lambda: client.client_kill_filter(skipme=True), be_a_replica]
+    with workers(services, processes=1) as parent:
+        wait_until(lambda: scored(services) > 0)
+        processes = children(parent.pid)
+        for disturb in disturbances * 2:
+            disturb()
+            time.sleep(0.2)
+        services("status", "--watch")
+        assert children(parent.pid) == processes, "no process has ended"
+    assert "Traceback" not in (services.folder / "worker.log").read_text()
+    assert ends(services) == undisturbed(services, archive)
 
 
 @one_database
