@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,7 @@ def test_keys_and_connections_that_go_in_mid_job(
 
     def rename() -> None:
         for name in client.keys(f"{key}*"):
+            assert isinstance(name, bytes)
             client.rename(name, b"x" + name)
 
     def be_a_replica() -> None:
@@ -162,7 +163,12 @@ def test_keys_and_connections_that_go_in_mid_job(
         time.sleep(1)
         client.replicaof("NO", "ONE")
 
-    disturbances = [client.flushall, rename, lambda: client.client_kill_filter(skipme=True), be_a_replica]
+    disturbances: list[Callable[[], object]] = [
+        client.flushall,
+        rename,
+        lambda: client.client_kill_filter(skipme=True),
+        be_a_replica,
+    ]
     with workers(services, processes=1) as parent:
         wait_until(lambda: scored(services) > 0)
         processes = children(parent.pid)
