@@ -20,6 +20,7 @@ from ecgbatch.db.reports import Progress
 from ecgbatch.db.scored import About, Rate, Scored
 from ecgbatch.models.config import LABELS, MEANINGS
 from ecgbatch.models.preprocessing import filtered
+from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import RecordError
 from ecgbatch.settings import Settings
@@ -108,10 +109,13 @@ def page_of(job: Job, draw: Draw) -> str:
 
 def drawer(settings: Settings, root: Path) -> Draw:
     """Reads records again to draw them; one that cannot be read, or has changed, is said to be so."""
+    links = settings.follow_links
 
     def draw(record: Scored) -> str:
         try:
-            recording = read(root, record.path, min_seconds=settings.min_seconds, follow_links=settings.follow_links)
+            recording = read(
+                root, record.path, min_seconds=settings.min_seconds, follow_links=links, lead_sets=LEAD_SETS
+            )
         except RecordError as error:
             return f"<p>It cannot be drawn: {escape(str(error))}</p>"
         changed = recording.sha256 != record.input_sha256
