@@ -241,7 +241,9 @@ def recount(connection: Connection, job_id: int, numbers: Sequence[int]) -> int:
         failed=count(failed, ~sa.exists().where(failures.c.recording_id == predictions.c.recording_id, of_model)),
     )
     connection.execute(chunks.update().where(these).values(**counts))
-    tallies.count_anew(connection, job_id, numbers)
+    any_scored = (chunks.c.scored + chunks.c.reused > 0) | (chunks.c.margin < tallies.FARTHEST)
+    if connection.execute(sa.select(sa.exists().where(these, any_scored))).scalar():  # new chunks mostly have none
+        tallies.count_anew(connection, job_id, numbers)
     complete = chunks.c.scored + chunks.c.reused + chunks.c.failed == chunks.c.size
     done = chunks.update().where(these, complete).values(state=ChunkState.DONE, lease_until=None)
     return connection.execute(done).rowcount
