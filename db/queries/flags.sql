@@ -8,5 +8,4 @@ JOIN models m ON m.id = j.model_id
 JOIN predictions p ON p.recording_id = i.recording_id AND p.model_id = j.model_id
 JOIN recordings r ON r.id = i.recording_id
 WHERE c.job_id = COALESCE(:job, c.job_id) AND c.flagged > 0
-  AND i.job_id = c.job_id AND i.chunk = c.number AND p.flags <> ''
-ORDER BY c.job_id, c.number, i.recording_id
+  AND i.job_id = c.job_id AND i.chunk = c.number AND p.flags <> ''  -- unsorted: to sort millions keeps the first waiting

@@ -63,7 +63,8 @@ def test_every_query_is_by_job(scored: Database) -> None:
     for name in stored_queries():
         everything = ask(scored, name)
         assert {row["job_id"] for row in everything} == {1, 2}, name
-        assert ask(scored, name, 2) == [row for row in everything if row["job_id"] == 2], name
+        of_second = [row for row in everything if row["job_id"] == 2]
+        assert sorted(ask(scored, name, 2), key=str) == sorted(of_second, key=str), name
         assert ask(scored, name, 7) == []
 
 
@@ -73,7 +74,8 @@ def test_superclasses_flags_and_margins_are_those_of_the_rows(scored: Database) 
     assert counts["records"] == len(records)
     for label, name in enumerate(LABEL_COLUMNS):
         assert counts[name] == sum(probability(number, label) >= THRESHOLDS[name] for number in records)
-    assert [row["path"] for row in ask(scored, "flags", 1)] == ["r0", "r7", "r14", "r21", "r28"]
+    assert {row["path"] for row in ask(scored, "flags", 1)} == {"r0", "r7", "r14", "r21", "r28"}
+    assert len(ask(scored, "flags", 1)) == 5
     nearest = ask(scored, "uncertain", 1)
     distances = [min(abs(row[name] - THRESHOLDS[name]) for name in LABEL_COLUMNS) for row in nearest]
     assert [row["distance"] for row in nearest] == pytest.approx(distances)
