@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_any_name_is_found_stored_scored_and_shown(services: Command, odd_archiv
         (path, "unsafe_path") for path in ("away", "data_away", "d" * 9)
     }
     services.environment["PYTHONIOENCODING"] = "ascii"
-    table = services("query", "--sql", "SELECT archive, path FROM results").stdout
+    with services.start("query", "--sql", "SELECT archive, path FROM results", stdout=subprocess.PIPE) as process:
+        table = process.communicate()[0]
+    assert process.returncode == 0
     assert len(table.splitlines()) == len(NAMES) + 1
     assert table.isascii()
     assert "\x1b" not in table

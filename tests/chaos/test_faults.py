@@ -230,7 +230,7 @@ def test_high_priority_goes_ahead(faulty: Command, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_waited_for(faulty: Command, archive: Path, small_disk: Path) -> None:
     faulty.environment["ECGBATCH_DATABASE_URL"] = f"sqlite:///{small_disk}/ecgbatch.db"
-    faulty.environment["FAULTS_SLOW"] = "0.05"
+    faulty.environment["FAULTS_SLOW"] = "0.3"  # so that records are left when the disk is full
     faulty("enqueue", archive)
     log = faulty.folder / "worker.log"
     with workers(faulty):

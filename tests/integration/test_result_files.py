@@ -10,7 +10,7 @@ from commands import Command
 from scoring import THRESHOLDS, make_job, score, take
 
 from ecgbatch.db.engine import Database
-from ecgbatch.db.export import COLUMNS, Which, export
+from ecgbatch.db.export import COLUMNS, TOGETHER, Which, export
 from ecgbatch.records.synthetic import write_archive
 from ecgbatch.settings import EcgbatchError
 
@@ -81,9 +81,9 @@ def test_what_cannot_be_written_is_one_line(finished: Command, arguments: list[s
 
 
 def test_memory_stays_the_same(database: Database, tmp_path: Path) -> None:
-    """Forty thousand records take no more than twice what five thousand take."""
+    """Four times as many records as are held at once take no more than twice what these take."""
     peaks = []
-    for job_id, records in ((1, 5_000), (2, 40_000)):
+    for job_id, records in ((1, TOGETHER), (2, 4 * TOGETHER)):
         database.write(_make_job, job_id, records)
         with database.read() as connection:
             tracemalloc.start()

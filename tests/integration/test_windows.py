@@ -102,7 +102,7 @@ def _score_by(connection: sa.Connection, early: chunks.Claim, record: Record) ->
 
 def test_a_job_takes_its_records_in_one_way(database: Database) -> None:
     first = open_job(database, Windows.FIRST)
-    with pytest.raises(EcgbatchError, match=f"job {first} .* has --windows first: .*ecgbatch cancel {first}"):
+    with pytest.raises(EcgbatchError, match=f"job {first} .* has --windows first .*ecgbatch cancel {first}"):
         open_job(database, Windows.ALL)
     assert open_job(database, Windows.FIRST) == first
     database.write(jobs.cancel, first)

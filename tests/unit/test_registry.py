@@ -399,8 +399,8 @@ def test_model_add_and_list(
     assert model.config == SMALL
     np.testing.assert_equal(model.weights(), weights)
     rows = json.loads(command("model", "list", "--json").stdout)
-    assert [row["name"] for row in rows] == ["xlstm-ecg", "xlstm-ecg", "new"]
-    assert [row["default"] for row in rows] == [False, True, False]
+    assert [f"{row['name']}:{row['version']}" for row in rows if row["default"]] == ["xlstm-ecg:1.1.1"]
+    assert rows[-1]["name"] == "new"
     assert command("model", "add", checkpoint, *named, status=1).stderr.count("\n") == 1
     assert "new:1.0" in command("model", "use", "new").stdout
     starred = [line for line in command("model", "list").stdout.splitlines() if " * " in line]
