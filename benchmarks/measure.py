@@ -243,11 +243,16 @@ def descendants(pid: int) -> list[int]:
 
 
 def worker_memory(pid: int) -> int:
-    """The resident bytes of a process that scores; 0 for any other."""
+    """The resident bytes of a process that scores, a fork of the worker or started by billiard; 0 for any other."""
     try:
-        if b"--billiard-fork" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        line, parent = _command_line(pid), int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if b"--billiard-fork" not in line and line != _command_line(parent):
             return 0
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGESIZE")
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

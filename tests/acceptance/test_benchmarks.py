@@ -64,6 +64,7 @@ def test_benchmarks_give_a_table_and_json(name: str) -> None:
         assert name == "ray_data"
         return
     assert result["machine"]["cores"] >= 1
+    assert result.get("worker_memory_mb", 1) > 0
     assert result["rows"]
     for row in result["rows"]:
         assert row.keys() == result["rows"][0].keys()
