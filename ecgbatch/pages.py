@@ -21,6 +21,7 @@ th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(-
 td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8rem }
 th.words, td.words { text-align: left; white-space: normal; min-width: 12rem }
+.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere }
 td span { color: var(--soft); font-size: .75rem; display: block } svg { max-width: 100%; height: auto }
 """
 
@@ -61,3 +62,9 @@ def table(
         for row in rows
     )
     return f"<table>\n<tr>{heads}</tr>\n{body}\n</table>"
+
+
+def facts(rows: Sequence[tuple[str, Any]]) -> str:
+    """Names and values, which may be long, one below the other."""
+    body = "\n".join(f"<tr><td>{escape(name)}</td><td>{text_of(value)}</td></tr>" for name, value in rows)
+    return f'<table class="facts">\n{body}\n</table>'

@@ -232,11 +232,11 @@ def _said_of(record: Scored) -> str:
 
 def _provenance(job: Job) -> str:
     rows = [
-        ["job", str(job.progress.job_id)],
-        ["archive", job.about.root],
-        ["model", job.about.model],
-        ["fingerprint of the model", job.about.fingerprint],
-        ["ecgbatch", version("ecgbatch")],
-        ["page made", moment(datetime.now(UTC))],
+        ("job", str(job.progress.job_id)),
+        ("archive", job.about.root),
+        ("model", job.about.model),
+        ("fingerprint of the model", job.about.fingerprint),
+        ("ecgbatch", version("ecgbatch")),
+        ("page made", moment(datetime.now(UTC))),
     ]
-    return pages.table(["", ""], rows)
+    return pages.facts(rows)

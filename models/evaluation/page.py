@@ -136,15 +136,15 @@ def _sections(evaluation: Evaluation, predictions: Predictions) -> list[str]:
 
 def _provenance(about: Mapping[str, Any]) -> str:
     rows = [
-        ["job", str(about["job"])],
-        ["model", about["model"]],
-        ["fingerprint of the model", about["fingerprint"]],
-        ["labels", about["labels"]],
-        ["SHA-256 of the labels", about["labels_sha256"]],
-        ["ecgbatch", version("ecgbatch")],
-        ["made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
+        ("job", str(about["job"])),
+        ("model", about["model"]),
+        ("fingerprint of the model", about["fingerprint"]),
+        ("labels", about["labels"]),
+        ("SHA-256 of the labels", about["labels_sha256"]),
+        ("ecgbatch", version("ecgbatch")),
+        ("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
     ]
-    return pages.table(["", ""], rows)
+    return pages.facts(rows)
 
 
 def _figures_table(evaluation: Evaluation) -> str:
