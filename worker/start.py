@@ -178,9 +178,9 @@ class _Life:
 
     def finish_chunks_and_leave(self, **_: object) -> None:
         """The first SIGTERM or Ctrl-C lets the processes finish their chunks; the next one does not."""
-        self.leaving.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave_at_once)
+        self.leaving.set()  # afterwards: this handler in the midst of itself would wait for its own lock for ever
 
 
 def _leave_at_once(*_: object) -> None:

@@ -239,7 +239,7 @@ def test_a_full_disk_is_waited_for(faulty: Command, archive: Path, small_disk: P
         with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        wait_until(lambda: "disk" in log.read_text() and "trying again" in log.read_text())
+        wait_until(lambda: "disk is full" in log.read_text())
         filler.unlink()
         faulty("status", "--watch")
     assert scored(faulty) == 64
