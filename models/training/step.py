@@ -110,7 +110,8 @@ class Step:
         self.optimizer.step()
         with torch.no_grad():
             self.loss += loss.detach()
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.learned.parameters()), 1 - settings.average)
+            for mean, newest in zip(self.average.parameters(), self.learned.parameters(), strict=True):
+                mean.lerp_(newest, self.share)
 
 
 def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
