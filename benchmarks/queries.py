@@ -17,7 +17,7 @@ from ecgbatch.db.cli import stored_queries
 from ecgbatch.db.engine import Database
 from ecgbatch.db.export import SUFFIXES
 from ecgbatch.db.migrate import upgrade
-from ecgbatch.db.schema import Priority, chunks
+from ecgbatch.db.schema import JobOptions, chunks
 from ecgbatch.db.select import select
 
 CHUNK = 256
@@ -65,7 +65,7 @@ def fill(connection: Connection, records: int, first: int) -> int:
     dialect = connection.dialect.name
     archive = jobs.register_archive(connection, f"archive {first}", f"/archives/{first}")
     model = jobs.register_model(connection, "a-model", "1", "fingerprint", {"thresholds": THRESHOLDS})
-    job, _ = jobs.open_job(connection, archive, model, Priority.NORMAL)
+    job, _ = jobs.open_job(connection, archive, model, JobOptions())
     names = dict(n=RECORDS[dialect].format(records=records), chance=CHANCE[dialect], job=job, first=first, chunk=CHUNK)
     for statement in FILL:
         connection.execute(sa.text(statement.format(**names)))

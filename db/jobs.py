@@ -1,7 +1,7 @@
 """The life of a job: opened, filled with records, finished, cancelled, opened again."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +13,7 @@ from ecgbatch.db.bulk import insert_new
 from ecgbatch.db.functions import Now, SecondsBetween, TextIn
 from ecgbatch.db.schema import (
     ChunkState,
+    JobOptions,
     JobState,
     LeadsMissing,
     Priority,
@@ -67,47 +68,36 @@ def register_archive(connection: Connection, name: str, root: str) -> int:
     return int(connection.execute(sa.select(archives.c.id).where(archives.c.root == root)).scalar_one())
 
 
-def open_job(
-    connection: Connection,
-    archive_id: int,
-    model_id: int,
-    priority: Priority,
-    rescore: Rescore = Rescore.NONE,
-    windows: Windows = Windows.FIRST,
-    leads_missing: LeadsMissing = LeadsMissing.REFUSE,
-    embeddings: bool = False,
-) -> tuple[int, bool]:
+def open_job(connection: Connection, archive_id: int, model_id: int, options: JobOptions) -> tuple[int, bool]:
     """The job that scores this archive by this model in this way, and whether it was there already, unfinished.
 
     Its id is the same for as long as it is not finished, so that enqueueing twice makes no work twice. Raises
-    EcgbatchError for an unfinished job that is to score other records again than `rescore` says, and while an open job
+    EcgbatchError for an unfinished job that is to score other records again than `options` say, and while an open job
     of the same archive and model takes other windows, treats missing leads otherwise or differs in keeping embeddings.
     """
     of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
-    same = _way_is(windows, leads_missing, embeddings)
+    same = _way_is(options)
     _refuse_beside_another_way(connection, of_both, same)
     unfinished = sa.select(jobs.c.id).where(of_both, same, jobs.c.state != JobState.FINISHED).order_by(jobs.c.id)
     job_id = connection.execute(unfinished).scalar()
     if job_id is not None:
-        own, _, _ = way_of(connection, job_id)
-        if rescore not in (Rescore.NONE, own):
+        if options.rescore not in (Rescore.NONE, options_of(connection, job_id).rescore):
             raise EcgbatchError(
                 f"job {job_id} of this archive and model is not finished; the same command without --rescore goes on "
                 "with it, and then --rescore can follow"
             )
         reopen = jobs.update().where(jobs.c.id == job_id)
-        opened = dict(state=JobState.ENQUEUEING, priority=priority, finished_at=None, active_at=None)
+        opened = dict(state=JobState.ENQUEUEING, priority=options.priority, finished_at=None, active_at=None)
         connection.execute(reopen.values(opened))
         return job_id, True
-    row = dict(archive_id=archive_id, model_id=model_id, priority=priority, total=0)
-    row |= dict(rescore=rescore, windows=windows, leads_missing=leads_missing, embeddings=embeddings)
-    insert = jobs.insert().values(**row, state=JobState.ENQUEUEING, created_at=Now())
+    row = dict(archive_id=archive_id, model_id=model_id, state=JobState.ENQUEUEING, total=0, created_at=Now())
+    insert = jobs.insert().values(row | asdict(options))
     return connection.execute(insert.returning(jobs.c.id)).scalar_one(), False
 
 
-def _way_is(windows: str, leads_missing: str, embeddings: bool) -> sa.ColumnElement[bool]:
-    way = (jobs.c.windows == windows) & (jobs.c.leads_missing == leads_missing)
-    return way & (jobs.c.embeddings == embeddings)
+def _way_is(options: JobOptions) -> sa.ColumnElement[bool]:
+    way = (jobs.c.windows == options.windows) & (jobs.c.leads_missing == options.leads_missing)
+    return way & (jobs.c.embeddings == options.embeddings)
 
 
 def _refuse_beside_another_way(
@@ -125,11 +115,14 @@ def _refuse_beside_another_way(
         )
 
 
-def way_of(connection: Connection, job_id: int) -> tuple[Rescore, Windows, bool]:
-    """Which records the job scores again, what it takes of long ones, and whether it keeps embeddings."""
-    way = sa.select(jobs.c.rescore, jobs.c.windows, jobs.c.embeddings).where(jobs.c.id == job_id)
-    rescore, windows, embeddings = connection.execute(way).one()
-    return Rescore(rescore), Windows(windows), embeddings
+def options_of(connection: Connection, job_id: int) -> JobOptions:
+    """What was asked of the job."""
+    columns = (jobs.c.priority, jobs.c.rescore, jobs.c.windows, jobs.c.leads_missing, jobs.c.embeddings)
+    priority, rescore, windows, leads_missing, embeddings = connection.execute(
+        sa.select(*columns).where(jobs.c.id == job_id)
+    ).one()
+    way = Windows(windows), LeadsMissing(leads_missing), embeddings
+    return JobOptions(Priority(priority), Rescore(rescore), *way)
 
 
 @dataclass(frozen=True)
@@ -301,10 +294,10 @@ def retry(connection: Connection, job_id: int, reason: str | None) -> int:
     A cancelled job goes on; a finished one without such failures stays as it is. Raises EcgbatchError while an open job
     of the same archive and model takes other windows.
     """
-    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id, jobs.c.windows, jobs.c.leads_missing, jobs.c.embeddings)
-    archive_id, model_id, *way = connection.execute(of_job.where(jobs.c.id == job_id)).one()
+    of_job = sa.select(jobs.c.archive_id, jobs.c.model_id).where(jobs.c.id == job_id)
+    archive_id, model_id = connection.execute(of_job).one()
     of_both = (jobs.c.archive_id == archive_id) & (jobs.c.model_id == model_id)
-    _refuse_beside_another_way(connection, of_both, _way_is(*way))
+    _refuse_beside_another_way(connection, of_both, _way_is(options_of(connection, job_id)))
     mine = failures.c.job_id == job_id
     if reason is not None:
         mine &= failures.c.reason == reason

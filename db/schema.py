@@ -1,5 +1,6 @@
 """The tables as this version uses them. Migrations make them, and the views `results` and `job_progress`."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -56,6 +57,17 @@ class Rescore(StrEnum):
     NONE = "none"
     CHANGED = "changed"
     ALL = "all"
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What may be asked of a job. All but `rescore` and `priority` say how records are scored: its way."""
+
+    priority: Priority = Priority.NORMAL
+    rescore: Rescore = Rescore.NONE
+    windows: Windows = Windows.FIRST
+    leads_missing: LeadsMissing = LeadsMissing.REFUSE
+    embeddings: bool = False
 
 
 class UtcTime(TypeDecorator[datetime]):

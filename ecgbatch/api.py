@@ -122,6 +122,7 @@ def run(
 
     Returns the job as it ended: job_id, state, total, scored, failed. Raises EcgbatchError when it cannot be done.
     """
+    from ecgbatch.db.schema import JobOptions
     from ecgbatch.models.weights.registry import Registry
     from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
@@ -130,4 +131,4 @@ def run(
     root = Path(archive).expanduser().resolve()
     found = Archive(root, None if manifest is None else Path(manifest), follow_links=settings.follow_links)
     used = Registry(settings.model_dir).find(model or settings.model)
-    return run_archive(settings, open_database(settings=settings), used, found, "normal")
+    return run_archive(settings, open_database(settings=settings), used, found, JobOptions())

@@ -4,8 +4,9 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +17,7 @@ from ecgbatch.settings import Settings, load
 if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.reports import Progress
+    from ecgbatch.db.schema import JobOptions
     from ecgbatch.models.weights.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +26,7 @@ FINISHED_WITH_FAILURES = 3
 a_job = click.argument("job", type=int, help="The job's id.")
 
 
-def archive_options(function: F) -> F:
+def archive_options(function: F) -> Callable[..., Any]:
     """How an archive's records are found (fields of `Archive`), by which model they are scored, and when."""
     options = (
         click.option("--manifest", type=PATH, metavar="FILE.csv", help="The records: columns path, age, sex."),
@@ -69,9 +71,25 @@ def archive_options(function: F) -> F:
         ),
         click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )
+    decorated = _with_job_options(function)
     for option in reversed(options):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return decorated
+
+
+def _with_job_options(function: F) -> Callable[..., Any]:
+    """Hands a command the options that a job is opened with as one, `options`."""
+
+    @wraps(function)
+    def command_of_options(
+        *, priority: str, rescore: str | None, windows: str, leads_missing: str, embeddings: bool, **rest: Any
+    ) -> Any:
+        from ecgbatch.db.schema import JobOptions, LeadsMissing, Priority, Rescore, Windows
+
+        way = Windows(windows), LeadsMissing(leads_missing), embeddings
+        return function(options=JobOptions(Priority(priority), Rescore(rescore or "none"), *way), **rest)
+
+    return command_of_options
 
 
 @command(example="ecgbatch run /data/ptb-xl")
@@ -85,11 +103,7 @@ def archive_options(function: F) -> F:
 def run(
     archive: Path | None,
     model: str | None,
-    priority: Literal["normal", "high"],
-    windows: str,
-    rescore: str | None,
-    leads_missing: str,
-    embeddings: bool,
+    options: "JobOptions",
     dry_run: bool,
     **how: Any,
 ) -> int:
@@ -114,15 +128,13 @@ def run(
     database, network = _prepare(settings)
     found = Archive(root, follow_links=settings.follow_links, **how)
     try:
-        progress = run_archive(
-            settings, database, network, found, priority, rescore, windows, leads_missing, embeddings
-        )
+        progress = run_archive(settings, database, network, found, options)
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
     if progress.reused == progress.total:
         say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
-        if rescore is None:
+        if options.rescore == "none":
             print_note("--rescore changed looks whether files, ages or sexes have changed since")
     show_job(database, progress.job_id)
     return _exit_status(progress)
@@ -134,11 +146,7 @@ def run(
 def enqueue(
     archive: Path,
     model: str | None,
-    priority: Literal["normal", "high"],
-    windows: str,
-    rescore: str | None,
-    leads_missing: str,
-    embeddings: bool,
+    options: "JobOptions",
     dry_run: bool,
     **how: Any,
 ) -> None:
@@ -156,7 +164,7 @@ def enqueue(
         dry_run_of(found)
         return
     database, network = _prepare(settings)
-    print(enqueue_archive(settings, database, network, found, priority, rescore, windows, leads_missing, embeddings))
+    print(enqueue_archive(settings, database, network, found, options))
 
 
 @command(example="ecgbatch status --watch")

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import jobs, reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
-from ecgbatch.db.schema import LeadsMissing, Priority, Rescore, Windows
+from ecgbatch.db.schema import JobOptions, Rescore, Windows
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
 from ecgbatch.producer.progress import ProgressLine
@@ -31,20 +31,11 @@ SMALLEST_CHUNK = 8
 """Small archives and the end of large ones are cut finer, down to this, so that all workers end together."""
 
 
-def open_job(
-    connection: Connection,
-    root: Path,
-    model: Model,
-    priority: Priority,
-    rescore: Rescore,
-    windows: Windows,
-    leads_missing: LeadsMissing,
-    embeddings: bool,
-) -> tuple[int, bool]:
+def open_job(connection: Connection, root: Path, model: Model, options: JobOptions) -> tuple[int, bool]:
     """The id of the job that scores the archive by the model, and whether it continues an unfinished one."""
     archive_id = jobs.register_archive(connection, write_down(root.name), write_down(url_of(root) or str(root)))
     model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-    return jobs.open_job(connection, archive_id, model_id, priority, rescore, windows, leads_missing, embeddings)
+    return jobs.open_job(connection, archive_id, model_id, options)
 
 
 @dataclass
@@ -92,16 +83,16 @@ def add_records(
 def _to_rescore(database: Database, settings: Settings, job_id: int, root: Path, records: Sequence[Record]) -> set[str]:
     """The paths of those records that are scored again although the job's model has scored them before."""
     with database.read() as connection:
-        rescore, windows, embeddings = jobs.way_of(connection, job_id)
-        if rescore == Rescore.NONE and windows == Windows.FIRST and not embeddings:
+        asked = jobs.options_of(connection, job_id)
+        if asked.rescore == Rescore.NONE and asked.windows == Windows.FIRST and not asked.embeddings:
             return set()
         before = jobs.scored_before(connection, job_id, [record.path for record in records])
     scored = [record for record in records if record.path in before]
-    if rescore == Rescore.ALL:
+    if asked.rescore == Rescore.ALL:
         return {record.path for record in scored}
-    again = {record.path for record in scored if windows == Windows.ALL and before[record.path].only_first}
-    again |= {record.path for record in scored if embeddings and not before[record.path].embedded}
-    if rescore == Rescore.CHANGED:
+    again = {record.path for record in scored if asked.windows == Windows.ALL and before[record.path].only_first}
+    again |= {record.path for record in scored if asked.embeddings and not before[record.path].embedded}
+    if asked.rescore == Rescore.CHANGED:
         again |= {r.path for r in scored if r.path not in again and _has_changed(settings, root, r, before[r.path])}
     return again
 
@@ -117,25 +108,14 @@ def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredB
     return recording.sha256 != before.input_sha256
 
 
-def enqueue_archive(
-    settings: Settings,
-    database: Database,
-    model: Model,
-    archive: Archive,
-    priority: str,
-    rescore: str | None = None,
-    windows: str = Windows.FIRST,
-    leads_missing: str = LeadsMissing.REFUSE,
-    embeddings: bool = False,
-) -> int:
+def enqueue_archive(settings: Settings, database: Database, model: Model, archive: Archive, options: JobOptions) -> int:
     """Makes or continues the job of an archive and a model and says what it holds; returns its id.
 
     Raises EcgbatchError when there is nothing to score, or Redis does not answer.
     """
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
-    way = Priority(priority), Rescore(rescore or "none"), Windows(windows), LeadsMissing(leads_missing)
-    job_id, continued = database.write(open_job, archive.root, model, *way, embeddings)
+    job_id, continued = database.write(open_job, archive.root, model, options)
     line = ProgressLine()
     try:
         enqueued = add_records(

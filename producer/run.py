@@ -19,7 +19,7 @@ from ecgbatch import urls
 from ecgbatch.db import dispatch, reports
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database, DatabaseAway
 from ecgbatch.db.reports import Progress
-from ecgbatch.db.schema import LeadsMissing, Windows
+from ecgbatch.db.schema import JobOptions
 from ecgbatch.db.workers import presence
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
@@ -34,17 +34,7 @@ GRACE_SECONDS = 60
 """How long the workers may take to finish their chunks at the end."""
 
 
-def run_archive(
-    given: Settings,
-    database: Database,
-    model: Model,
-    archive: Archive,
-    priority: str,
-    rescore: str | None = None,
-    windows: str = Windows.FIRST,
-    leads_missing: str = LeadsMissing.REFUSE,
-    embeddings: bool = False,
-) -> Progress:
+def run_archive(given: Settings, database: Database, model: Model, archive: Archive, options: JobOptions) -> Progress:
     """Scores an archive on this machine and shows how far it is, on standard error; returns the job as it ended.
 
     Interrupted, it stops what it started; the next call goes on. Raises EcgbatchError when it cannot be done.
@@ -55,8 +45,7 @@ def run_archive(
         with workers(settings, database) as started:  # which get ready while this is imported, and the archive listed
             from ecgbatch.producer.enqueue import enqueue_archive
 
-            way = priority, rescore, windows, leads_missing, embeddings
-            job_id = enqueue_archive(settings, database, model, archive, *way)
+            job_id = enqueue_archive(settings, database, model, archive, options)
             with database.read() as connection:
                 [progress] = reports.progress(connection, job_id)
             if not progress.ended:

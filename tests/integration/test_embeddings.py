@@ -12,7 +12,7 @@ from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import LeaseLost
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
-from ecgbatch.db.schema import LeadsMissing, Priority, Rescore, Windows
+from ecgbatch.db.schema import JobOptions
 from ecgbatch.db.select import select
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.weights.registry import SHIPPED, Registry
@@ -27,8 +27,7 @@ def open_job(database: Database, embeddings: bool, rescored: frozenset[str] = fr
     def make(connection: sa.Connection) -> int:
         archive = jobs.register_archive(connection, "archive", "/archive")
         model = jobs.register_model(connection, "m", "1", "a", {"thresholds": THRESHOLDS})
-        way = Rescore.NONE, Windows.FIRST, LeadsMissing.REFUSE, embeddings
-        job, _ = jobs.open_job(connection, archive, model, Priority.NORMAL, *way)
+        job, _ = jobs.open_job(connection, archive, model, JobOptions(embeddings=embeddings))
         jobs.add_records(connection, job, RECORDS, 4, rescored)
         jobs.all_enqueued(connection, job)
         return job

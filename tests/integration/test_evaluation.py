@@ -18,7 +18,7 @@ from scoring import LEASE, claim, failure, prediction, take
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.schema import JobOptions
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.evaluation import metrics
 from ecgbatch.models.evaluation.comparison import compare
@@ -154,7 +154,7 @@ def enqueue(database: Database, model: Model, count: int) -> None:
     def write(connection: sa.Connection) -> None:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
         model_id = jobs.register_model(connection, model.name, model.version, model.fingerprint, model.description)
-        job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, JobOptions())
         jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(count)], 8)
         jobs.all_enqueued(connection, job_id)
 

@@ -14,7 +14,7 @@ from wfdb_files import samples, write
 import ecgbatch
 from ecgbatch.db import jobs
 from ecgbatch.db.migrate import open_database
-from ecgbatch.db.schema import LeadsMissing, Priority, Rescore, Windows
+from ecgbatch.db.schema import JobOptions, LeadsMissing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.scorer import Scorer
@@ -81,12 +81,12 @@ def without(flags: str, *some: str) -> str:
 def test_no_two_open_jobs_score_an_archive_in_two_ways(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
     job_id = make_job(database, 1)
+    by_few = JobOptions(leads_missing=LeadsMissing.SCORE)
     with pytest.raises(ecgbatch.EcgbatchError, match=f"job {job_id} .* --leads-missing refuse"):
-        database.write(jobs.open_job, 1, 1, Priority.NORMAL, Rescore.NONE, Windows.FIRST, LeadsMissing.SCORE)
+        database.write(jobs.open_job, 1, 1, by_few)
     database.write(jobs.cancel, job_id)
-    way = Priority.NORMAL, Rescore.NONE, Windows.FIRST, LeadsMissing.SCORE
-    scoring, _ = database.write(jobs.open_job, 1, 1, *way)
-    assert database.write(jobs.open_job, 1, 1, *way) == (scoring, True)
+    scoring, _ = database.write(jobs.open_job, 1, 1, by_few)
+    assert database.write(jobs.open_job, 1, 1, by_few) == (scoring, True)
     with pytest.raises(ecgbatch.EcgbatchError, match=f"job {scoring} .* --leads-missing score"):
         database.write(jobs.retry, job_id, None)
 

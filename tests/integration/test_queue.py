@@ -13,7 +13,7 @@ from scoring import THRESHOLDS
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Claim
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.schema import JobOptions, Priority
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import connected_app, key_prefix, make_app, ping
@@ -33,7 +33,7 @@ def make_job(database: Database, name: str, records: int, priority: Priority = P
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, name, f"/{name}")
         model_id = jobs.register_model(connection, "m", "1", "fingerprint", {"thresholds": THRESHOLDS})
-        job_id, _ = jobs.open_job(connection, archive_id, model_id, priority)
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, JobOptions(priority))
         jobs.add_records(connection, job_id, [Record(f"r{n}") for n in range(records)], 2)
         jobs.all_enqueued(connection, job_id)
         return job_id

@@ -10,7 +10,7 @@ from scoring import LEASE, THRESHOLDS, claim, failure, prediction, score, take
 
 from ecgbatch.db import chunks, jobs, reports
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import Priority, Rescore
+from ecgbatch.db.schema import JobOptions, Rescore
 from ecgbatch.db.select import select
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
@@ -22,7 +22,7 @@ def open_job(database: Database, rescore: Rescore = Rescore.NONE) -> int:
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
         model_id = jobs.register_model(connection, "m", "1", "a", {"thresholds": THRESHOLDS})
-        return jobs.open_job(connection, archive_id, model_id, Priority.NORMAL, rescore)[0]
+        return jobs.open_job(connection, archive_id, model_id, JobOptions(rescore=rescore))[0]
 
     return database.write(make)
 
@@ -100,7 +100,7 @@ def test_an_unfinished_job_goes_on_as_it_was_made(database: Database) -> None:
     score(database, take(database)[0])
     again = open_job(database, Rescore.CHANGED)
     assert open_job(database) == again == open_job(database, Rescore.CHANGED)
-    assert database.write(jobs.way_of, again)[0] == Rescore.CHANGED
+    assert database.write(jobs.options_of, again).rescore == Rescore.CHANGED
 
 
 def test_what_has_changed_in_an_archive_is_scored_again(command: Command, archive: Path) -> None:

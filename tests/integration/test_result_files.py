@@ -95,12 +95,12 @@ def test_memory_stays_the_same(database: Database, tmp_path: Path) -> None:
 
 def _make_job(connection, job_id: int, records: int) -> None:  # type: ignore[no-untyped-def]
     from ecgbatch.db import jobs
-    from ecgbatch.db.schema import Priority
+    from ecgbatch.db.schema import JobOptions
     from ecgbatch.records.recording import Record
 
     archive = jobs.register_archive(connection, f"a{job_id}", f"/a{job_id}")
     model = jobs.register_model(connection, "m", "1", "f", {"thresholds": THRESHOLDS})
-    assert jobs.open_job(connection, archive, model, Priority.NORMAL) == (job_id, False)
+    assert jobs.open_job(connection, archive, model, JobOptions()) == (job_id, False)
     jobs.add_records(connection, job_id, [Record(f"record/{n:08}") for n in range(records)], 256)
 
 

@@ -10,7 +10,7 @@ from ecgbatch.db import chunks, jobs, tallies
 from ecgbatch.db.cli import stored_queries
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import LABEL_COLUMNS, Failure, Prediction
-from ecgbatch.db.schema import Priority, Rescore, predictions
+from ecgbatch.db.schema import JobOptions, Rescore, predictions
 from ecgbatch.db.schema import chunks as table
 from ecgbatch.db.select import select
 from ecgbatch.records.recording import Record
@@ -114,7 +114,7 @@ def test_what_is_scored_again_is_tallied_in_the_older_job_too(database: Database
 
     def again(connection: sa.Connection) -> None:
         connection.execute(sa.text("UPDATE jobs SET state = 'finished'"))
-        job, _ = jobs.open_job(connection, 1, 1, Priority.NORMAL, Rescore.ALL)
+        job, _ = jobs.open_job(connection, 1, 1, JobOptions(rescore=Rescore.ALL))
         jobs.add_records(connection, job, records, 4, {record.path for record in records})
         jobs.all_enqueued(connection, job)
 

@@ -16,7 +16,7 @@ from wfdb_files import write
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction, Window
-from ecgbatch.db.schema import Priority, Rescore, Windows
+from ecgbatch.db.schema import JobOptions, Rescore, Windows
 from ecgbatch.records.recording import Record
 from ecgbatch.records.synthetic import write_archive
 from ecgbatch.settings import EcgbatchError
@@ -29,7 +29,7 @@ def open_job(database: Database, windows: Windows, rescore: Rescore = Rescore.NO
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, "archive", "/archive")
         model_id = jobs.register_model(connection, "m", "1", "a", {"thresholds": THRESHOLDS})
-        return jobs.open_job(connection, archive_id, model_id, Priority.NORMAL, rescore, windows)[0]
+        return jobs.open_job(connection, archive_id, model_id, JobOptions(rescore=rescore, windows=windows))[0]
 
     return database.write(make)
 

@@ -11,7 +11,7 @@ from ecgbatch.db.chunks import Claim, Outcome
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Failure, Prediction
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.schema import JobOptions, Priority
 from ecgbatch.records.recording import Record
 
 LEASE = timedelta(seconds=30)
@@ -24,7 +24,7 @@ def make_job(database: Database, records: int, chunk_size: int = 4, archive: str
     def make(connection: sa.Connection) -> int:
         archive_id = jobs.register_archive(connection, Path(archive).name, archive)
         model_id = jobs.register_model(connection, "m", "1", model, {"thresholds": THRESHOLDS})
-        job_id, _ = jobs.open_job(connection, archive_id, model_id, Priority.NORMAL)
+        job_id, _ = jobs.open_job(connection, archive_id, model_id, JobOptions())
         jobs.add_records(connection, job_id, [Record(f"r{n}", 50.0, 1) for n in range(records)], chunk_size)
         jobs.all_enqueued(connection, job_id)
         return job_id

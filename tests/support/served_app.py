@@ -16,7 +16,7 @@ from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Failure, Prediction, Window
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.schema import JobOptions
 from ecgbatch.models.score_files import read_file, score_recording
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.records.recording import Record, RecordError
@@ -69,7 +69,7 @@ def score_by(database: Database, archive: Path, scorer: Scorer, records: list[st
         model = scorer.model
         archive_id = jobs.register_archive(connection, archive.name, str(archive))
         about = (model.name, model.version, model.fingerprint, model.description)
-        job_id, _ = jobs.open_job(connection, archive_id, jobs.register_model(connection, *about), Priority.NORMAL)
+        job_id, _ = jobs.open_job(connection, archive_id, jobs.register_model(connection, *about), JobOptions())
         jobs.add_records(connection, job_id, [Record(path) for path in records], 100)
         jobs.all_enqueued(connection, job_id)
         return job_id
