@@ -242,6 +242,21 @@ def test_a_job_with_amplitudes_that_no_archive_has_is_in_doubt(database: Databas
     assert doubt_about(None) is None
 
 
+def test_the_amplitude_of_a_large_job_is_that_of_chunks_evenly_spread(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = make_job(database, 6, chunk_size=1)
+    for message in take(database):
+        mine = claim(database, message)
+        assert mine is not None
+        [record] = mine.records
+        database.write(chunks.store, mine, [replace(prediction(record), amplitude=float(mine.number))], LEASE)
+    with database.read() as connection:
+        assert typical_amplitude(connection, job_id) == 4.0
+        monkeypatch.setattr("ecgbatch.db.overview.AMPLITUDE_CHUNKS", 1)
+        assert typical_amplitude(connection, job_id) == 6.0
+
+
 def test_a_later_jobs_success_supersedes_an_earlier_failure(database: Database) -> None:
     first = make_job(database, 4)
     score(database, take(database)[0], failing=frozenset({"r2"}))
