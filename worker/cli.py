@@ -64,8 +64,8 @@ def doctor(as_json: bool) -> int:
 
     Looks at database, Redis, model, kernel, reading, device and versions.
     """
-    from ecgbatch.worker.doctor import Finding, examine
+    from ecgbatch.worker.doctor import Finding, findings
 
-    findings = examine(load())
-    print_rows(Finding._fields, [(what, "yes" if well else "NO", finding) for what, well, finding in findings], as_json)
-    return 0 if all(finding.well for finding in findings) else 1
+    found = findings(load())
+    print_rows(Finding._fields, [(what, "yes" if well else "NO", finding) for what, well, finding in found], as_json)
+    return 0 if all(finding.well for finding in found) else 1

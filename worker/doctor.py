@@ -19,7 +19,7 @@ class Finding(NamedTuple):
     finding: str
 
 
-def examine(settings: Settings) -> list[Finding]:
+def findings(settings: Settings) -> list[Finding]:
     """All findings; `run` needs no Redis server, so a missing one is well."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("database", _database),
@@ -30,10 +30,10 @@ def examine(settings: Settings) -> list[Finding]:
         ("device", _device),
         ("versions", _versions),
     ]
-    return [_examine(what, check, settings) for what, check in checks]
+    return [_finding(what, check, settings) for what, check in checks]
 
 
-def _examine(what: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+def _finding(what: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
     try:
         return Finding(what, True, check(settings))
     except EcgbatchError as error:

@@ -75,22 +75,18 @@ class Name:
 
     def __init__(self, identity: str) -> None:
         host, number = socket.gethostname(), 1
-        while not self._take(Path(tempfile.gettempdir()) / f"ecgbatch-{identity}-{number}.lock"):
+        while not self._lock(Path(tempfile.gettempdir()) / f"ecgbatch-{identity}-{number}.lock"):
             number += 1
         self.text = f"ecgbatch-{number}@{host}"
 
-    def give_back(self) -> None:
-        """Lets another have it."""
-        os.close(self._file)
-
-    def _take(self, path: Path) -> bool:
+    def _lock(self, path: Path) -> bool:
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except PermissionError:  # another user's
             return False
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._file)
+            os.close(self.file)
             return False
         return True

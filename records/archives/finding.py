@@ -19,7 +19,7 @@ from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError
 
-Rate = Literal["lr", "hr"]
+PtbXlRate = Literal["lr", "hr"]
 
 _MUST_BE_AMONG = 10_000
 """One of so many records must be there, else the list is another archive's."""
@@ -56,7 +56,7 @@ class Archive:
 
     root: Path
     manifest: Path | None = None
-    rate: Rate = "lr"
+    rate: PtbXlRate = "lr"
     columns: Mapping[str, str] = field(default_factory=dict)
     follow_links: bool = False
     passed_over: PassedOver = field(default_factory=PassedOver)
