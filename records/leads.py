@@ -1,5 +1,6 @@
 """The twelve leads: their names in other archives, how limb leads follow from each other, and sets of fewer."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ _ALIASES = (
     | {"di": "I", "dii": "II", "diii": "III", "d1": "I", "d2": "II", "d3": "III"}
 )
 _BEFORE = {"mdc", "ecg", "ekg", "lead"}
+_ON_A_GRID = re.compile(r"[cd]\d{1,9}", re.ASCII)
+_ELECTRODE = re.compile(r"c(?:z|0|\d{2,9})|d(?:0|[4-9]|\d{2,9})", re.ASCII)
 
 
 def lead_of(name: str) -> str | None:
@@ -45,10 +48,26 @@ def lead_of(name: str) -> str | None:
 
     None for any other: a name that only resembles one (`-aVR`, `MLII`, `V3R`) is not taken for it.
     """
+    return _ALIASES.get(_bare(name))
+
+
+def leads_of_signals(names: Sequence[str]) -> list[str | None]:
+    """Which of the twelve leads each of a record's signals is, by its name.
+
+    `C1` to `C6` and `D1` to `D3` are none where another signal shows that they are electrodes of an EEG: `Cz`, `C10`,
+    `D4`.
+    """
+    bare = [_bare(name) for name in names]
+    eeg = any(_ELECTRODE.fullmatch(name) for name in bare)
+    return [None if eeg and _ON_A_GRID.fullmatch(name) else _ALIASES.get(name) for name in bare]
+
+
+def _bare(name: str) -> str:
+    """In lower case, without what devices put before a lead."""
     words = name.replace("_", " ").lower().split()
     while len(words) > 1 and words[0] in _BEFORE:
         del words[0]
-    return _ALIASES.get(" ".join(words))
+    return " ".join(words)
 
 
 class FoundLeads(NamedTuple):
@@ -78,8 +97,8 @@ def find_leads(names: Sequence[str], lead_sets: Collection[str] | None = None) -
     if a lead is missing that does not follow from others, and none of them is there.
     """
     found: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if lead := lead_of(name):
+    for index, lead in enumerate(leads_of_signals(names)):
+        if lead:
             found.setdefault(lead, index)
     can_have = {*found, *LIMB_LEADS} if sum(lead in found for lead in LIMB_LEADS) >= 2 else set(found)
     missing = [lead for lead in LEADS if lead not in can_have]

@@ -9,7 +9,7 @@ from ecgbatch.records.files import Files
 from ecgbatch.records.finishing import Decoded
 from ecgbatch.records.formats.format import Format, check_only, load_whole
 from ecgbatch.records.formats.layout import Layout, layout_of
-from ecgbatch.records.leads import lead_of
+from ecgbatch.records.leads import leads_of_signals
 from ecgbatch.records.recording import Reason, RecordError
 
 _SEPARATORS = (",", ";", "\t")
@@ -26,7 +26,7 @@ def _read(files: Files, path: str, member: str | None) -> Decoded:
     named = not _all_numbers(first)
     if (separator := _separator(data)) != ",":
         data = data.replace(b",", b".")  # the decimal comma that goes with other separators
-    columns = [column for column, name in enumerate(first) if lead_of(name)] if named else None
+    columns = [column for column, lead in enumerate(leads_of_signals(first)) if lead] if named else None
     try:
         text = io.StringIO(data.decode("utf-8-sig"))
         array = np.loadtxt(text, delimiter=separator, skiprows=int(named), ndmin=2, comments=None, usecols=columns)
@@ -62,7 +62,7 @@ def _recognises(head: bytes) -> bool:
         first, second = _cells(lines[0]), _cells(lines[1])
     except csv.Error:
         return False
-    leads = sum(lead_of(cell) is not None for cell in first)
+    leads = sum(lead is not None for lead in leads_of_signals(first))
     names = leads >= _FEWEST_LEADS or leads == len(first) >= 2
     numbers = len(first) == len(second) and len(first) in _COUNTS and _all_numbers(first) and _all_numbers(second)
     return names or numbers

@@ -111,15 +111,24 @@ def _channels(group: Any, order: str) -> list[_Channel]:
     if not 0 < count * length * dtype.itemsize <= len(content):
         raise RecordError(Reason.TRUNCATED, "the waveform holds fewer samples than it claims")
     digital = np.frombuffer(content, dtype, count * length).reshape(length, count)
-    padding = np.frombuffer(bytes(group.get("WaveformPaddingValue") or b"").ljust(dtype.itemsize, b"\0"), dtype, 1)
+    padding = _padding(group, dtype)
     found = []
     for channel, values in zip(group.ChannelDefinitionSequence, digital.T, strict=False):
         if lead_of(lead := _lead(channel)):
             millivolts = values * (_sensitivity(channel, lead)) + _baseline(channel, lead)
-            if group.get("WaveformPaddingValue"):
+            if padding is not None:
                 millivolts[values == padding] = np.nan
             found.append(_Channel(lead, millivolts))
     return found
+
+
+def _padding(group: Any, dtype: "np.dtype[Any]") -> Any:
+    """The value that stands for a missing sample; None if there is none.
+
+    Some devices name 0, which is a value like any other: a lead passes it several times a beat.
+    """
+    named = bytes(group.get("WaveformPaddingValue") or b"").ljust(dtype.itemsize, b"\0")
+    return np.frombuffer(named, dtype, 1)[0] if any(named) else None
 
 
 def _lead(channel: Any) -> str:

@@ -9,7 +9,7 @@ from ecgbatch.records.formats.format import Format, whole_file
 from ecgbatch.records.formats.library import library, reading_with
 from ecgbatch.records.formats.patient import day_of, sex_of_word, years_between
 from ecgbatch.records.formats.units import per_millivolt, side_by_side
-from ecgbatch.records.leads import lead_of
+from ecgbatch.records.leads import leads_of_signals
 from ecgbatch.records.recording import Reason, RecordError
 
 _EDF, _BDF = b"0       ", b"\xffBIOSEMI"
@@ -31,7 +31,9 @@ def _decode(data: bytes, size: int) -> Decoded:
     with reading_with("edfio"):
         data, length = _whole_records(data, size)
         read = edfio.read_bdf if data.startswith(_BDF) else edfio.read_edf
-        signals = [signal for signal in read(data, header_encoding="latin-1").signals if lead_of(signal.label)]
+        all_signals = read(data, header_encoding="latin-1").signals
+        which = leads_of_signals([signal.label for signal in all_signals])
+        signals = [signal for signal, lead in zip(all_signals, which, strict=True) if lead]
         if not signals:
             raise RecordError(Reason.MISSING_LEAD, "none of the file's signals is named as a lead")
         if len({signal.sampling_frequency for signal in signals}) > 1:

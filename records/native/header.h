@@ -18,11 +18,13 @@ constexpr int MOST_DIGITS = 9;
 constexpr int64_t MOST_DECIMALS = 1000000;
 constexpr const char* NAMES[LEADS] = {"i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6"};
 
+constexpr int NO_LEAD = -1, ELECTRODE = -2;
+
 struct Signal {
     size_t file, place;  // which file, and which of its signals
     double gain, baseline, per_millivolt;
     uint16_t checksum;
-    int lead;  // -1 for one that is none of the twelve
+    int lead;  // NO_LEAD for one that is none of the twelve
 };
 
 struct File {
@@ -103,7 +105,7 @@ class Line {
     bool failed_ = false;
 };
 
-// Which of the twelve leads a signal's name means, as leads.py knows them; -1 for none.
+// Which of the twelve leads a signal's name means, as leads.py knows them; ELECTRODE for one that tells of an EEG.
 inline int lead_of(const std::string& name) {
     std::vector<std::string> words(1);
     for (const char c : name)
@@ -114,13 +116,18 @@ inline int lead_of(const std::string& name) {
     if (words.back().empty()) words.pop_back();
     const auto is_prefix = [](const std::string& w) { return w == "mdc" || w == "ecg" || w == "ekg" || w == "lead"; };
     while (words.size() > 1 && is_prefix(words[0])) words.erase(words.begin());
-    if (words.size() != 1) return -1;
+    if (words.size() != 1) return NO_LEAD;
     std::string& word = words[0];
-    const bool is_limb = word.size() > 1 && word[0] == 'd';
+    const bool is_limb = word.size() > 1 && word[0] == 'd', is_chest = word.size() > 1 && word[0] == 'c';
+    if ((is_limb || is_chest) && std::all_of(word.begin() + 1, word.end(), is_digit)) {
+        const bool beyond = word[1] == '0' || (is_limb && word[1] > '3');
+        if (word.size() > 2 || beyond) return ELECTRODE;
+    }
+    if (word == "cz") return ELECTRODE;
     if (is_limb) word = word == "d1" ? "i" : word == "d2" ? "ii" : word == "d3" ? "iii" : word.substr(1);
-    if (word.size() == 2 && word[0] == 'c') word[0] = 'v';
+    if (is_chest && word.size() == 2) word[0] = 'v';
     const int lead = int(std::find(NAMES, NAMES + LEADS, word) - NAMES);
-    return lead < (is_limb ? 3 : LEADS) ? lead : -1;
+    return lead < (is_limb ? 3 : LEADS) ? lead : NO_LEAD;
 }
 
 inline bool parse_record(Line line, Header& header, size_t& signals) {
@@ -174,8 +181,8 @@ inline bool parse_signal(Line line, Header& header) {
     if (signal.file == files.size()) files.push_back({name, offset, 0});
     signal.place = files[signal.file].signals++;
     header.signals.push_back(signal);
-    return !line.failed() && signal.gain > 0 && signal.per_millivolt > 0 && offset == files[signal.file].offset &&
-           name[0] != '.' && name.find_first_of("/\\") == std::string::npos;
+    return !line.failed() && signal.lead != ELECTRODE && signal.gain > 0 && signal.per_millivolt > 0 &&
+           offset == files[signal.file].offset && name[0] != '.' && name.find_first_of("/\\") == std::string::npos;
 }
 
 inline bool parse(const std::string& text, Header& header) {

@@ -12,6 +12,7 @@ import pytest
 from ecg_files import AGE, INDEPENDENT, WRITERS, Ecg, aecg, cardiosoft, csv, dicom, edf, ishne, make, muse, philips, scp
 
 from ecgbatch.records import formats
+from ecgbatch.records.leads import LEADS
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Flag, Reason, RecordError, Recording
 
@@ -210,6 +211,21 @@ def test_dicom_with_leads_recorded_one_after_the_other(reads: Reads, ecg: Ecg) -
     assert reason(reads, apart.getvalue()) is Reason.MISSING_LEAD
 
 
+@pytest.mark.parametrize(("padding", "is_missing"), [(-32768, True), (0, False)])
+def test_dicom_padding_is_missing_but_zero_is_a_sample(reads: Reads, ecg: Ecg, padding: int, is_missing: bool) -> None:
+    import pydicom
+
+    file = pydicom.dcmread(io.BytesIO(dicom(ecg)))
+    rhythm = file.WaveformSequence[1]
+    digital = np.frombuffer(rhythm.WaveformData, "<i2").reshape(-1, 12).copy()
+    digital[1000:1010] = padding
+    rhythm.WaveformData = digital.tobytes()
+    rhythm.WaveformPaddingValue = struct.pack("<h", padding)
+    made = io.BytesIO()
+    file.save_as(made)
+    assert (Flag.GAP_FILLED in reads(made.getvalue()).flags) is is_missing
+
+
 def test_dicom_without_a_waveform(reads: Reads, ecg: Ecg) -> None:
     import pydicom
 
@@ -247,6 +263,14 @@ def test_edf_that_says_nothing_of_the_person(reads: Reads, ecg: Ecg) -> None:
     content[8:88] = b"0         dd-MMM-yyyy".ljust(80)
     found = reads(bytes(content))
     assert (found.age, found.sex) == (None, None)
+
+
+def test_edf_of_an_eeg_is_no_ecg(reads: Reads, ecg: Ecg) -> None:
+    content = edf(ecg)
+    names = ("D1", "D2", "D3", "D4", "D5", "D6", "C1", "C2", "C3", "C4", "C5", "C6")
+    for lead, name in zip(LEADS, names, strict=True):
+        content = content.replace(f"ECG {lead}".ljust(16).encode(), name.ljust(16).encode())
+    assert reason(reads, content) is Reason.MISSING_LEAD
 
 
 def test_edf_whose_number_of_data_records_was_never_filled_in(reads: Reads, ecg: Ecg) -> None:

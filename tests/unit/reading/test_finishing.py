@@ -201,6 +201,14 @@ def test_what_only_resembles_a_lead_is_none(name: str) -> None:
     assert lead_of(name) is None
 
 
+@pytest.mark.parametrize("other", ["Cz", "C10", "D4"])
+def test_electrodes_of_an_eeg_are_no_leads(tmp_path: Path, other: str) -> None:
+    names = (*LEADS[:6], "C1", "C2", "C3", "C4", "C5", "C6", other)
+    write(tmp_path, samples(leads=13), names=names)
+    with pytest.raises(RecordError, match="no lead V1, V2, V3, V4, V5, V6; it has I, II"):
+        read(tmp_path, "r")
+
+
 LIMBS = ("I", "II", "III", "aVR", "aVL", "aVF")
 
 
