@@ -25,7 +25,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 def labelled(function: F) -> F:
     """Which labels predictions are compared with."""
     options = (
-        click.option("--labels", type=PATH, required=True, metavar="FILE.csv", help="ptbxl_database.csv, or your own."),
+        click.option(
+            "--labels",
+            type=PATH,
+            required=True,
+            metavar="FILE.csv|ARCHIVE",
+            help="ptbxl_database.csv, your own, or an archive whose headers have SNOMED CT codes (#Dx:).",
+        ),
         click.option(
             "--columns",
             metavar="path=NAME,mi=NAME,...",
@@ -33,7 +39,9 @@ def labelled(function: F) -> F:
             help="Your own table's columns for path, norm, mi, sttc, cd, hyp, age, sex, fold, if named otherwise.",
         ),
         click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all count."),
-        click.option("--all-records", is_flag=True, help="Of PTB-XL also those without a superclass, as five zeros."),
+        click.option(
+            "--all-records", is_flag=True, help="Of PTB-XL and archives also those without a superclass, as five zeros."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -63,8 +71,10 @@ def evaluate(
 
     The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv, where records without a
     superclass are left out, or count as five zeros with --all-records; or a table of your own with a column path and
-    one of 0 and 1 for each superclass that it tells. Gives AUC, average precision, F1, precision, recall and
-    calibration error per superclass, macro and micro, and by age and sex, with 95 % bootstrap intervals.
+    one of 0 and 1 for each superclass that it tells; or those in the headers of the job's own archive, SNOMED CT codes
+    as the PhysioNet/CinC challenges have them, where records are also left out whose codes leave a superclass open.
+    Gives AUC, average precision, F1, precision, recall and calibration error per superclass, macro and micro, and by
+    age and sex, with 95 % bootstrap intervals.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
     from ecgbatch.models.evaluation import conformal, figures
@@ -73,7 +83,7 @@ def evaluate(
     evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.superclasses)
     about = {"job": job, "model": str(found.model), "fingerprint": found.model.fingerprint}
     about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
-    about |= {"without_prediction": found.without_prediction}
+    about |= {"without_prediction": found.without_prediction, "left_out": known.left_out}
     if page is not None:
         from ecgbatch.models.evaluation.page import write_page
 
@@ -197,7 +207,8 @@ def _predictions(
     from ecgbatch.models.evaluation.predictions import predictions
     from ecgbatch.models.weights.registry import Registry
 
-    labels, settings = read_labels(file, columns, not all_records), load()
+    settings = load()
+    labels = read_labels(file, columns, not all_records, settings.follow_links)
     if fold is not None:
         labels = replace(labels, records=[record for record in labels.records if record.fold == fold])
         if not labels.records:

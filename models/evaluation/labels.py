@@ -1,4 +1,4 @@
-"""The labels that predictions are compared with: those of PTB-XL, or columns of 0 and 1 in a table of one's own."""
+"""The labels that predictions are compared with: PTB-XL's, columns of 0 and 1 in a table of one's own, or headers'."""
 
 import errno
 import hashlib
@@ -13,6 +13,8 @@ from ecgbatch.models.config import LABELS
 from ecgbatch.records.archives.lines import TextFile
 from ecgbatch.records.archives.tables import ROLES, Row, Table, cell, columns_of
 from ecgbatch.records.paths import write_down
+from ecgbatch.records.places import is_zip
+from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError
 
 ZERO_OR_ONE = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
@@ -36,15 +38,21 @@ class LabelledRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """The records of a table of labels, which of the five superclasses it tells, and the SHA-256 of the file."""
+    """Records with labels, which of the five superclasses these are, and the SHA-256 of where they were read.
+
+    `left_out`, of an archive's headers, counts the records that have no labels.
+    """
 
     superclasses: tuple[str, ...]
     records: list[LabelledRecord]
     sha256: str
+    left_out: int | None = None
 
 
-def read_labels(file: Path, columns: Mapping[str, str], superclass_only: bool = True) -> Labels:
-    """The labels in a CSV table.
+def read_labels(
+    file: Path, columns: Mapping[str, str], superclass_only: bool = True, follow_links: bool = False
+) -> Labels:
+    """The labels in a CSV table, or in the headers of the archive at `file`: see `snomed.archive_labels`.
 
     A table with the column scp_codes is PTB-XL's, see `ptbxl`, with or without the records that have no superclass. Any
     other, or one for which `columns` are named, has a column path and one of 0 and 1 for each superclass that it tells:
@@ -53,8 +61,14 @@ def read_labels(file: Path, columns: Mapping[str, str], superclass_only: bool = 
     """
     from ecgbatch.models.evaluation.ptbxl import labelled_records
 
+    if file.is_dir() or is_zip(file) or url_of(file) is not None:
+        from ecgbatch.models.evaluation.snomed import archive_labels
+
+        if columns:
+            raise EcgbatchError(f"--columns names those of a table, and {file} is an archive: its headers are read")
+        return archive_labels(file, superclass_only, follow_links)
     if not file.exists():
-        raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, or a table of your own")
+        raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, a table of your own, or an archive")
     if not columns and "scp_codes" in columns_of(text_file(file)):
         superclasses, records = tuple(LABELS), labelled_records(file, superclass_only)
     else:

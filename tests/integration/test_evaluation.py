@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import golden
 import numpy as np
@@ -20,7 +21,7 @@ from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.schema import JobOptions
 from ecgbatch.models.config import LABELS, NetworkConfig
-from ecgbatch.models.evaluation import metrics
+from ecgbatch.models.evaluation import metrics, snomed
 from ecgbatch.models.evaluation.comparison import compare
 from ecgbatch.models.evaluation.figures import METRICS, evaluate, rows_of
 from ecgbatch.models.evaluation.labels import LabelledRecord, read_labels
@@ -308,6 +309,61 @@ def test_a_job_is_compared_with_labels_of_ones_own(evaluated: Command) -> None:
     assert set(found["figures"]) == {"mi", "hyp", "macro", "micro"}
     assert found["without_prediction"] == 2
     assert found["labels_sha256"] == hashlib.sha256((evaluated.folder / "mine.csv").read_bytes()).hexdigest()
+
+
+def test_labels_in_the_headers_of_an_archive(evaluated: Command) -> None:
+    codes = {"mi": "164865005", "sttc": "428750005", "cd": "59118001", "hyp": "164873001"}
+    records, probabilities = some_records(62)
+    said = [
+        [codes[name] for name, label in zip(LABELS, record.labels, strict=True) if label and name in codes]
+        for record in records
+    ]
+    archive = evaluated.folder / "headers"
+    archive.mkdir()
+    for record, told in zip(records, said, strict=True):
+        comments = f"#Age: {record.age}\n#Sex: {'FM'[record.sex == 0]}\n#Dx: {','.join(told or ['426783006'])}\n"
+        (archive / f"{record.path}.hea").write_text(f"{record.path} 0 500 5000\n{comments}")
+    (archive / "r2.hea").write_text("r2 0 500 5000\n#Dx: 164865005,164931005\n")
+    (archive / "r3.hea").write_text("r3 0 500 5000\n#Dx: 164889003\n")
+
+    def found(*options: str) -> tuple[dict[str, Any], list[int]]:
+        done = evaluated("model", "evaluate", "1", "--labels", "headers", *options, "--json")
+        evaluation = json.loads(done.stdout)
+        return evaluation, [evaluation["left_out"], evaluation["without_prediction"]]
+
+    chosen = sorted((n for n in range(60) if n not in (1, 2, 3, 11)), key=str)
+    labelled = [records[n]._replace(labels=(int(not said[n]), *records[n].labels[1:])) for n in chosen]
+    alone = json.loads(json.dumps(evaluate(labelled, probabilities[chosen], THRESHOLDS).as_dict()))
+    evaluation, counts = found()
+    assert {key: evaluation[key] for key in alone} == alone
+    assert counts == [2, 4]
+    evaluation, counts = found("--all-records")
+    assert (evaluation["records"], counts) == (57, [1, 4])
+    assert (
+        "--columns" in evaluated("model", "evaluate", "1", "--labels", "headers", "--columns", "mi=a", status=1).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "labels"),
+    [
+        (["426783006"], (1, 0, 0, 0, 0)),
+        (["426177001", "284470004"], (1, 0, 0, 0, 0)),
+        (["426783006", "164889003"], (0, 0, 0, 0, 0)),
+        (["426783006", "59118001", "164873001"], (0, 0, 0, 1, 1)),
+        (["426783006", "164917005"], None),
+        (["426783006", "123456789"], None),
+        ([], None),
+    ],
+)
+def test_what_codes_say(codes: list[str], labels: tuple[int, ...] | None) -> None:
+    assert snomed.labels_of(codes) == labels
+
+
+def test_an_archive_without_codes_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "r.hea").write_text("r 0 500 5000\n#Age: 50\n")
+    with pytest.raises(EcgbatchError, match="no header in"):
+        read_labels(tmp_path, {})
 
 
 @pytest.mark.parametrize(
