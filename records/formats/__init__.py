@@ -16,6 +16,7 @@ from ecgbatch.records.formats import (
     muse,
     numpy_arrays,
     philips,
+    schiller,
     scp,
     wfdb,
 )
@@ -27,6 +28,7 @@ FORMATS: tuple[Format, ...] = (
     aecg.FORMAT,
     cardiosoft.FORMAT,
     philips.FORMAT,
+    schiller.FORMAT,
     dicom.FORMAT,
     edf.FORMAT,
     ishne.FORMAT,

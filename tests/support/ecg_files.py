@@ -144,6 +144,34 @@ def cardiosoft(ecg: Ecg) -> bytes:
     ).encode("latin-1")
 
 
+def schiller(ecg: Ecg) -> bytes:
+    """The averaged beat before the rhythm."""
+    step = ecg.step or 1
+
+    def waves(kind: str, digital: NDArray[np.int16]) -> str:
+        channels = "".join(
+            f"<channel><name>{lead}</name><data>{','.join(map(str, values))}</data>"
+            f"<datastype>COMMASEPARATE</datastype><samplecount>{len(digital)}</samplecount></channel>"
+            for lead, values in zip(LEADS, digital.T.tolist(), strict=True)
+        )
+        return (
+            f"<wavedata><type>{kind}</type><resolution><samplerate><exponent>1</exponent><value>{ecg.rate}</value>"
+            f"</samplerate><yres><unitperbit>{step:.1f}</unitperbit><units>UV</units></yres></resolution>"
+            f"{channels}<channelconfiguration>ECG_STANDARD</channelconfiguration></wavedata>"
+        )
+
+    digital = ecg.digital(step)
+    return (
+        '\N{ZERO WIDTH NO-BREAK SPACE}<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<com.xiriuz.sema.xml.schillerEDI.SchillerEDI><patdata><lastname>Doe</lastname>"
+        f"<birthdate>{BORN:%Y%m%d}</birthdate><gender>FEMALE</gender></patdata><examdescript>"
+        f"<startdatetime><date>{RECORDED:%Y%m%d}</date><time>140610000</time></startdatetime><aquiringdevice>"
+        "<hardware><vendor>Schiller</vendor><type>AT-110</type><model>AT-110</model></hardware></aquiringdevice>"
+        f"</examdescript><eventdata><event>{waves('ECG_AVERAGES', -3 * digital[:600])}"
+        f"{waves('ECG_RHYTHMS', digital)}</event></eventdata></com.xiriuz.sema.xml.schillerEDI.SchillerEDI>"
+    ).encode()
+
+
 def philips(ecg: Ecg) -> bytes:
     """UTF-16, compressed, an eleventh second with a calibration pulse, and a default age."""
     step = ecg.step or 5
@@ -428,6 +456,7 @@ WRITERS: dict[str, Callable[[Ecg], bytes]] = {
     "muse.xml": muse,
     "aecg.xml": aecg,
     "cardiosoft.xml": cardiosoft,
+    "schiller.xml": schiller,
     "philips.xml": philips,
     "dicom.dcm": dicom,
     "edf.edf": edf,

@@ -220,7 +220,7 @@ def test_dicom_padding_is_missing_but_zero_is_a_sample(reads: Reads, ecg: Ecg, p
     digital = np.frombuffer(rhythm.WaveformData, "<i2").reshape(-1, 12).copy()
     digital[1000:1010] = padding
     rhythm.WaveformData = digital.tobytes()
-    rhythm.WaveformPaddingValue = struct.pack("<h", padding)
+    rhythm.add_new("WaveformPaddingValue", "OW", struct.pack("<h", padding))
     made = io.BytesIO()
     file.save_as(made)
     assert (Flag.GAP_FILLED in reads(made.getvalue()).flags) is is_missing
