@@ -14,6 +14,7 @@ from ecgbatch.records.remote import url_of
 HEAD_BYTES = 4096
 UNREADABLE_FOLDER = "folders that cannot be read"
 UNREADABLE_FILE = "files that cannot be read"
+OPEN_DATABASE = "files of databases in use"
 UNREADABLE_LIST = "RECORDS files that cannot be read"
 LINK_OUT = "links that lead out of the archive (ECGBATCH_FOLLOW_LINKS=true follows them)"
 _MOST_KINDS = 100

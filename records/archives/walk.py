@@ -5,13 +5,14 @@ import os
 from collections.abc import Iterator
 
 from ecgbatch.records.archives.demographics import from_comments
-from ecgbatch.records.archives.search import LINK_OUT, UNREADABLE_FILE, UNREADABLE_FOLDER, Search
+from ecgbatch.records.archives.search import LINK_OUT, OPEN_DATABASE, UNREADABLE_FILE, UNREADABLE_FOLDER, Search
 from ecgbatch.records.formats import format_of
 from ecgbatch.records.formats.format import HEAD_BYTES
 from ecgbatch.records.formats.wfdb_header import segment_names
 from ecgbatch.records.paths import write_down
 from ecgbatch.records.places import Entry
 from ecgbatch.records.recording import Reason, Record, RecordError
+from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError
 
 _SORTED_ENTRIES = 100_000
@@ -58,6 +59,9 @@ def in_file(search: Search, name: str) -> Iterator[Record]:
 
 
 def _of_other_format(search: Search, path: str) -> Iterator[Record]:
+    if _is_open_database(search, path):
+        search.passed_over.add(OPEN_DATABASE, path)
+        return
     try:
         format = format_of(search.files.head(path, HEAD_BYTES))
     except RecordError as error:
@@ -69,6 +73,15 @@ def _of_other_format(search: Search, path: str) -> Iterator[Record]:
         return
     for member in format.members(search.files, path):
         yield Record(write_down(path, member))
+
+
+def _is_open_database(search: Search, path: str) -> bool:
+    """Whether this is an SQLite database that some process has open, or a file of one.
+
+    It is not even looked into: by POSIX, closing it would end the locks that this process itself has on it.
+    """
+    database = path.removesuffix("-wal").removesuffix("-shm")
+    return url_of(search.root) is None and search.place.exists(f"{database}-shm")
 
 
 def _is_folder(entry: Entry) -> bool:

@@ -1,15 +1,17 @@
 """Searching a folder that nothing lists: every header once, whatever its name, and what is passed over is told."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from found import find_records, paths, write_header
 
-from ecgbatch.records.archives.search import LINK_OUT, PassedOver
+from ecgbatch.records.archives.search import LINK_OUT, OPEN_DATABASE, PassedOver
 from ecgbatch.records.paths import on_disk
 from ecgbatch.settings import EcgbatchError
 
@@ -139,6 +141,23 @@ def test_files_of_other_formats_are_found_by_their_content_and_the_rest_is_told(
         ("files that cannot be read", 1, "pipe.xml"),
         ("other files of no known format", 1, "README"),
     ]
+
+
+def test_a_database_in_use_keeps_its_locks(tmp_path: Path) -> None:
+    write_header(tmp_path, "r")
+    database = tmp_path / "mine.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (x)")
+        passed_over = PassedOver()
+        assert [record.path for record in find_records(tmp_path, passed_over=passed_over)] == ["r"]
+        assert list(passed_over) == [(OPEN_DATABASE, 3, "mine.db")]
+        other = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('INSERT INTO t VALUES (1)'); c.commit()"
+        )
+        subprocess.run([sys.executable, "-c", f"{other}; c.close()", database], check=True)
+        assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
+        assert (tmp_path / "mine.db-wal").exists()  # which the last one to close takes away
 
 
 def test_a_mixed_folder_of_real_files(shared: Path) -> None:
