@@ -98,6 +98,7 @@ class Folder:
         full = f"{self._root}/{path}"
         # Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
         _check_is_file(os.stat(full), path)
+        _check_is_no_open_database(full, path)
         file = os.fdopen(os.open(full, os.O_RDONLY | os.O_NONBLOCK), "rb")
         try:
             status = os.fstat(file.fileno())
@@ -137,6 +138,15 @@ class Folder:
 def _check_is_file(status: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise RecordError(Reason.NOT_A_FILE, f"{_name(path)} is not a regular file")
+
+
+def _check_is_no_open_database(full: str, path: str) -> None:
+    """An SQLite database that is in use has a file NAME-wal beside it. No other code may open and close it: that would
+    take away the locks which this process has on it, by POSIX, and another process would delete what it writes.
+    """
+    real = os.path.realpath(full) if os.path.islink(full) else full
+    if real.endswith(("-wal", "-shm")) or os.path.exists(f"{real}-wal"):
+        raise RecordError(Reason.NOT_A_FILE, f"{_name(path)} belongs to a database that is in use")
 
 
 def _real_path(descriptor: int, path: str) -> str:

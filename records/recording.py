@@ -36,7 +36,7 @@ class Reason(_Explained):
     UNREADABLE_SIGNAL = "unreadable_signal", "a signal file cannot be opened or decoded"
     TRUNCATED = "truncated", "a signal file holds fewer samples than the header claims"
     TOO_LARGE = "too_large", "a header or signal file is larger than any recording should be"
-    NOT_A_FILE = "not_a_file", "the header or a signal file is a folder, a pipe or a device"
+    NOT_A_FILE = "not_a_file", "the header or a signal file is a folder, a pipe, a device or part of a database in use"
     UNSAFE_PATH = "unsafe_path", "the path is absolute, a URL, or leads out of the archive"
     MISSING_LEAD = "missing_lead", "leads are not in the record and cannot be derived from those that are"
     UNSUPPORTED_UNITS = "unsupported_units", "a lead is in units other than V, mV or uV"

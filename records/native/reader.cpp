@@ -67,12 +67,24 @@ bool lies_in(const std::string& inside, int file, const std::string& path) {
     return !std::strncmp(real, inside.c_str(), inside.size());
 }
 
+// Whether a file belongs to an SQLite database in use: whoever opened and closed it would take away this process's locks.
+bool is_open_database(const std::string& path) {
+    struct stat status;
+    char target[PATH_MAX];
+    const bool is_link = !lstat(path.c_str(), &status) && S_ISLNK(status.st_mode);
+    if (is_link && !realpath(path.c_str(), target)) return true;
+    const std::string real = is_link ? target : path;
+    const std::string end = real.size() < 4 ? real : real.substr(real.size() - 4);
+    return end == "-wal" || end == "-shm" || !access((real + "-wal").c_str(), F_OK);
+}
+
 // A regular file's bytes; false where there is none, where there are more than `most`, where they cannot be read, or where
 // links lead out of the folder `inside` (empty: anywhere).
 bool load(const std::string& path, size_t most, const std::string& inside, std::string& content) {
     struct stat status;
     // Opening a pipe may block and opening a device may act on it, so look before; and after, to be sure.
     if (stat(path.c_str(), &status) || !S_ISREG(status.st_mode) || size_t(status.st_size) > most) return false;
+    if (is_open_database(path)) return false;
     const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (file < 0) return false;
     content.resize(size_t(status.st_size));

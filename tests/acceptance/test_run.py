@@ -30,6 +30,11 @@ def test_run_without_an_archive_scores_synthetic_records(command: Command) -> No
     assert not processes_mentioning(str(command.folder)), "nothing is left running"
 
 
+def test_the_folder_that_one_stands_in_may_be_the_archive(command: Command, archive: Path) -> None:
+    (archive / "RECORDS").unlink(missing_ok=True)
+    assert "64" in command("run", ".").stdout
+
+
 def test_a_second_run_scores_nothing_and_says_so(command: Command, archive: Path) -> None:
     command("run", archive)
     before = command.rows("SELECT * FROM predictions ORDER BY recording_id")

@@ -3,6 +3,7 @@
 import os
 import re
 import signal as signals
+import sqlite3
 import subprocess
 import sys
 import time
@@ -65,6 +66,22 @@ def test_no_header_makes_us_allocate_much(tmp_path: Path, old: str, new: str) ->
     replace(tmp_path / "r.hea", old, new)
     with allocating_at_most(32 << 20):
         reason(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["jobs.db", "jobs.db-wal", "jobs.db-shm", "link"])
+def test_a_database_in_use_is_not_opened(tmp_path: Path, named: str) -> None:
+    write(tmp_path, samples())
+    (tmp_path / "link").symlink_to("jobs.db")
+    replace(tmp_path / "r.hea", "r.dat", named)
+    connection = sqlite3.connect(tmp_path / "jobs.db")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE jobs (id)")
+    assert reason(tmp_path) == Reason.NOT_A_FILE
+    script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM jobs')"
+    subprocess.run([sys.executable, "-c", script, tmp_path / "jobs.db"], check=True)
+    assert (tmp_path / "jobs.db-wal").exists(), "our locks are gone: another process takes itself for the last one"
+    connection.close()
+    assert reason(tmp_path) != Reason.NOT_A_FILE
 
 
 def test_huge_files_are_refused(tmp_path: Path) -> None:
