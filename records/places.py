@@ -17,6 +17,10 @@ from ecgbatch.records.remote import ListedEntry, Remote, url_of
 from ecgbatch.settings import EcgbatchError
 
 
+class DatabaseInUse(RecordError):
+    """A file of an SQLite database that some process has open."""
+
+
 class Entry(Protocol):
     """What is in a folder, as os.DirEntry."""
 
@@ -146,7 +150,7 @@ def _check_is_no_open_database(full: str, path: str) -> None:
     """
     real = os.path.realpath(full) if os.path.islink(full) else full
     if real.endswith(("-wal", "-shm")) or os.path.exists(f"{real}-wal"):
-        raise RecordError(Reason.NOT_A_FILE, f"{_name(path)} belongs to a database that is in use")
+        raise DatabaseInUse(Reason.NOT_A_FILE, f"{_name(path)} belongs to a database that is in use")
 
 
 def _real_path(descriptor: int, path: str) -> str:

@@ -10,9 +10,8 @@ from ecgbatch.records.formats import format_of
 from ecgbatch.records.formats.format import HEAD_BYTES
 from ecgbatch.records.formats.wfdb_header import segment_names
 from ecgbatch.records.paths import write_down
-from ecgbatch.records.places import Entry
+from ecgbatch.records.places import DatabaseInUse, Entry
 from ecgbatch.records.recording import Reason, Record, RecordError
-from ecgbatch.records.remote import url_of
 from ecgbatch.settings import EcgbatchError
 
 _SORTED_ENTRIES = 100_000
@@ -59,11 +58,11 @@ def in_file(search: Search, name: str) -> Iterator[Record]:
 
 
 def _of_other_format(search: Search, path: str) -> Iterator[Record]:
-    if _is_open_database(search, path):
-        search.passed_over.add(OPEN_DATABASE, path)
-        return
     try:
         format = format_of(search.files.head(path, HEAD_BYTES))
+    except DatabaseInUse:
+        search.passed_over.add(OPEN_DATABASE, path)
+        return
     except RecordError as error:
         search.passed_over.add(LINK_OUT if error.reason == Reason.UNSAFE_PATH else UNREADABLE_FILE, path)
         return
@@ -73,15 +72,6 @@ def _of_other_format(search: Search, path: str) -> Iterator[Record]:
         return
     for member in format.members(search.files, path):
         yield Record(write_down(path, member))
-
-
-def _is_open_database(search: Search, path: str) -> bool:
-    """Whether this is an SQLite database that some process has open, or a file of one.
-
-    It is not even looked into: by POSIX, closing it would end the locks that this process itself has on it.
-    """
-    database = path.removesuffix("-wal").removesuffix("-shm")
-    return url_of(search.root) is None and search.place.exists(f"{database}-shm")
 
 
 def _is_folder(entry: Entry) -> bool:
