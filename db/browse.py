@@ -6,23 +6,23 @@ the job's rows; who asks says how long that may take (`within`).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from ecgbatch.db.classes import probabilities_of
 from ecgbatch.db.engine import Database
-from ecgbatch.db.outcomes import LABEL_COLUMNS
 from ecgbatch.db.schema import failures, job_items, jobs, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
 T = TypeVar("T")
-SORTS = ("id", "path", *LABEL_COLUMNS)
-"""What records can be sorted by: id is the order in which they were enqueued."""
+Keys: TypeAlias = Sequence[Sequence[sa.ColumnElement[Any]]]
 STEPS = 10_000
 """Of SQLite's machine, between two looks at the clock."""
 QUERY_CANCELED = "57014"
@@ -40,9 +40,9 @@ class NotThere(EcgbatchError):
 class Wanted:
     """Which scored records, and in which order.
 
-    superclass: those whose probability of it is within `least` and `most`.
+    superclass: a class of the model, those whose probability of it is within `least` and `most`.
     flag: those that have it. text: those with this in their path, in small letters or capitals.
-    sort: one of SORTS; `descending` turns it round.
+    sort: id is the order in which they were enqueued; path, or a class of the model; `descending` turns it round.
     """
 
     superclass: str | None = None
@@ -73,7 +73,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A scored record: age in years, sex 0 male and 1 female, None if not known; probabilities by superclass."""
+    """A scored record: age in years, sex 0 male and 1 female, None if not known; probabilities by class."""
 
     id: int
     path: str
@@ -139,16 +139,18 @@ def page(connection: Connection, job: Job, wanted: Wanted, place: Place, count: 
     predicted = (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == job.model_id)
     source = job_items.join(predictions, predicted).join(recordings, recordings.c.id == job_items.c.recording_id)
     about = (recordings.c.id, recordings.c.path, recordings.c.age, recordings.c.sex, predictions.c.flags)
-    query = sa.select(*about, *(predictions.c[name] for name in LABEL_COLUMNS)).select_from(source)
+    probabilities = probabilities_of(connection, job.model_id)
+    query = sa.select(*about, *probabilities.values()).select_from(source)
     query = query.where(job_items.c.job_id == job.id, recordings.c.archive_id == job.archive_id)
     if wanted.sort == "id":
-        keys = [[column] for column in (job_items.c.recording_id, predictions.c.recording_id, recordings.c.id)]
+        keys: Keys = [[column] for column in (job_items.c.recording_id, predictions.c.recording_id, recordings.c.id)]
     elif wanted.sort == "path":
         keys = [[recordings.c.path]]  # which no other record of the archive has
     else:
-        keys = [[predictions.c[wanted.sort], predictions.c.recording_id]]
+        keys = [[probabilities[wanted.sort], predictions.c.recording_id]]
     order = _Order(keys, job_items.c.recording_id, wanted.descending)
-    return _page(connection, query, list(_conditions(wanted)), order, place, count, _found)
+    conditions = list(_conditions(wanted, probabilities))
+    return _page(connection, query, conditions, order, place, count, partial(_found, tuple(probabilities)))
 
 
 def failed_page(
@@ -164,9 +166,11 @@ def failed_page(
     return _page(connection, query, conditions, order, place, count, lambda row: Failed(*row))
 
 
-def _conditions(wanted: Wanted) -> Iterator[sa.ColumnElement[bool]]:
+def _conditions(
+    wanted: Wanted, probabilities: Mapping[str, sa.ColumnElement[float]]
+) -> Iterator[sa.ColumnElement[bool]]:
     if wanted.superclass is not None:
-        yield predictions.c[wanted.superclass].between(wanted.least, wanted.most)
+        yield probabilities[wanted.superclass].between(wanted.least, wanted.most)
     if wanted.flag is not None:
         flags = sa.literal(",") + predictions.c.flags + ","
         yield sa.or_(*(flags.contains(f",{wanted.flag}{end}", autoescape=True) for end in (",", ":")))
@@ -182,7 +186,7 @@ class _Order:
     table at the neighbour and in the others at their first row.
     """
 
-    keys: Sequence[Sequence[sa.Column[Any]]]
+    keys: Keys
     id: sa.Column[Any]
     descending: bool
 
@@ -215,7 +219,7 @@ def _page(
     return Page(rows, more if backwards else neighbour is not None, more or backwards)
 
 
-def _found(row: Sequence[Any]) -> Found:
+def _found(labels: Sequence[str], row: Sequence[Any]) -> Found:
     id_, path, age, sex, flags, *probabilities = row
-    by_label = dict(zip(LABEL_COLUMNS, probabilities, strict=True))
+    by_label = dict(zip(labels, probabilities, strict=True))
     return Found(id_, path, age, sex, tuple(filter(None, flags.split(","))), by_label)

@@ -19,6 +19,7 @@ from ecgbatch.db.schema import (
     Windows,
     archives,
     chunks,
+    class_probabilities,
     embeddings,
     failures,
     job_items,
@@ -38,13 +39,16 @@ ACTIVITY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What the chunks of a job have in common: the archive's folder, the model's fingerprint, how records are read."""
+    """What the chunks of a job have in common: the archive's folder, the model's fingerprint, how records are read.
+
+    `thresholds` are those of the superclasses, None where the model tells classes of its own.
+    """
 
     job_id: int
     root: str
     model_id: int
     model: str
-    thresholds: Probabilities
+    thresholds: Probabilities | None
     windows: Windows
     leads_missing: LeadsMissing
     embeddings: bool
@@ -54,13 +58,13 @@ class JobPlan:
 class Claim:
     """A worker's right to a chunk: `attempt` counts from 1, `records` are those that have no outcome yet.
 
-    `rescored` are the recordings of which an older prediction gives way to the outcome.
+    `thresholds` as in JobPlan. `rescored` are the recordings of which an older prediction gives way to the outcome.
     """
 
     job_id: int
     number: int
     model_id: int
-    thresholds: Probabilities
+    thresholds: Probabilities | None
     worker: str
     attempt: int
     records: tuple[Record, ...]
@@ -159,8 +163,8 @@ def plan_of(connection: Connection, job_id: int) -> JobPlan | None:
     found = connection.execute(plan.where(jobs.c.id == job_id)).one_or_none()
     if found is None:
         return None
-    id_, root, model_id, fingerprint, windows, leads_missing, embedded, norm, mi, sttc, cd, hyp = found
-    thresholds = (norm, mi, sttc, cd, hyp)
+    id_, root, model_id, fingerprint, windows, leads_missing, embedded, *superclasses = found
+    thresholds = None if None in superclasses else tuple(superclasses)
     way = Windows(windows), LeadsMissing(leads_missing), embedded
     return JobPlan(id_, root, model_id, fingerprint, thresholds, *way)
 
@@ -252,13 +256,18 @@ def store(connection: Connection, claim: Claim, outcomes: Sequence[Outcome], lea
 def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[Prediction]) -> int:
     """Writes predictions with all that the recordings told; returns how many were new."""
     whose = dict(job_id=claim.job_id, model_id=claim.model_id, worker=claim.worker)
-    new = insert_new(connection, predictions, [prediction.row() for prediction in scored], at="scored_at", **whose)
-    with_more = [prediction for prediction in scored if prediction.windows or prediction.features]
+    own_classes = claim.thresholds is None
+    rows = [p.row() if own_classes else p.row() | p.superclasses() for p in scored]
+    new = insert_new(connection, predictions, rows, at="scored_at", **whose)
+    with_more = [prediction for prediction in scored if own_classes or prediction.windows or prediction.features]
     if with_more and new < len(scored):  # another job has scored some meanwhile, in its way
         own = _scored_by(connection, claim, [prediction.recording_id for prediction in with_more])
         with_more = [prediction for prediction in with_more if prediction.recording_id in own]
     window_rows = [row for prediction in with_more for row in prediction.window_rows()]
     insert_new(connection, windows, window_rows, model_id=claim.model_id)
+    if own_classes:
+        class_rows = [row for prediction in with_more for row in prediction.class_rows()]
+        insert_new(connection, class_probabilities, class_rows, model_id=claim.model_id)
     features = [dict(recording_id=p.recording_id, features=p.features) for p in with_more if p.features]
     insert_new(connection, embeddings, features, model_id=claim.model_id)
     fill_in(connection, recordings, [prediction.recording_row() for prediction in scored])
@@ -280,7 +289,7 @@ def _remove_older(connection: Connection, claim: Claim, recording_ids: Sequence[
         predictions.c.job_id != claim.job_id,
     )
     found = connection.execute(older).scalars().all()
-    for table in (windows, embeddings, predictions):
+    for table in (windows, class_probabilities, embeddings, predictions):
         these = (table.c.model_id == claim.model_id) & table.c.recording_id.in_(found)
         connection.execute(table.delete().where(these))
 

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db.browse import Job
-from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import job_items, models, predictions, recordings
+from ecgbatch.db.classes import probabilities_of, thresholds_of
+from ecgbatch.db.schema import job_items, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
 MOST = 1_000_000
@@ -17,7 +17,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Agreement:
-    """On one superclass: how many records it was found in by both, by the first alone, by the second alone.
+    """On one class: how many records it was found in by both, by the first alone, by the second alone.
 
     difference: of the probabilities, on average, without its sign.
     """
@@ -30,7 +30,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """On how many records, and by superclass."""
+    """On how many records, and by each class that both models tell."""
 
     records: int
     agreements: dict[str, Agreement]
@@ -51,23 +51,34 @@ def compare(connection: Connection, first: Job, second: Job) -> Comparison:
     _refuse_strangers(first, second)
     source, a, b = _both(first, second)
     columns: list[sa.ColumnElement[Any]] = [sa.func.count()]
-    limits = (_thresholds(connection, first), _thresholds(connection, second))
-    for name in LABEL_COLUMNS:
-        found, also = a.c[name] >= limits[0][name], b.c[name] >= limits[1][name]
+    mine, other = (probabilities_of(connection, job.model_id, of) for job, of in ((first, a), (second, b)))
+    limits, others = thresholds_of(connection, first.model_id), thresholds_of(connection, second.model_id)
+    shared = classes_of_both(connection, first, second)
+    for name in shared:
+        found, also = mine[name] >= limits[name], other[name] >= others[name]
         columns += [sa.func.count().filter(each) for each in (found & also, found & ~also, also & ~found)]
-        columns += [sa.func.coalesce(sa.func.avg(sa.func.abs(a.c[name] - b.c[name])), 0.0)]
+        columns += [sa.func.coalesce(sa.func.avg(sa.func.abs(mine[name] - other[name])), 0.0)]
     records, *figures = connection.execute(sa.select(*columns).select_from(source)).one()
-    of_each = {name: Agreement(*figures[4 * at : 4 * at + 4]) for at, name in enumerate(LABEL_COLUMNS)}
+    of_each = {name: Agreement(*figures[4 * at : 4 * at + 4]) for at, name in enumerate(shared)}
     return Comparison(records, of_each)
 
 
-def apart(connection: Connection, first: Job, second: Job, superclass: str, count: int) -> list[Apart]:
-    """The records that change side of one superclass, those of the largest differences first."""
+def classes_of_both(connection: Connection, first: Job, second: Job) -> list[str]:
+    """The classes that both models tell. Raises EcgbatchError where there is none."""
+    other = thresholds_of(connection, second.model_id)
+    shared = [name for name in thresholds_of(connection, first.model_id) if name in other]
+    if not shared:
+        raise EcgbatchError(f"jobs {first.id} and {second.id} are by models that have no class in common")
+    return shared
+
+
+def apart(connection: Connection, first: Job, second: Job, name: str, count: int) -> list[Apart]:
+    """The records that change side of a class that both models tell, those of the largest differences first."""
     _refuse_strangers(first, second)
     source, a, b = _both(first, second)
-    mine, other = a.c[superclass], b.c[superclass]
-    found = mine >= _thresholds(connection, first)[superclass]
-    also = other >= _thresholds(connection, second)[superclass]
+    mine, other = (probabilities_of(connection, job.model_id, of)[name] for job, of in ((first, a), (second, b)))
+    found = mine >= thresholds_of(connection, first.model_id)[name]
+    also = other >= thresholds_of(connection, second.model_id)[name]
     source = source.join(recordings, recordings.c.id == a.c.recording_id)
     query = sa.select(recordings.c.id, recordings.c.path, mine, other).select_from(source).where(found != also)
     query = query.order_by(sa.func.abs(mine - other).desc(), recordings.c.id).limit(count)
@@ -92,8 +103,3 @@ def _both(first: Job, second: Job) -> tuple[sa.Join, sa.FromClause, sa.FromClaus
     source = records.join(a, (a.c.recording_id == records.c.recording_id) & (a.c.model_id == first.model_id))
     source = source.join(b, (b.c.recording_id == records.c.recording_id) & (b.c.model_id == second.model_id))
     return source, a, b
-
-
-def _thresholds(connection: Connection, job: Job) -> dict[str, float]:
-    config = connection.execute(sa.select(models.c.config).where(models.c.id == job.model_id)).scalar_one()
-    return dict(config["thresholds"])

@@ -13,7 +13,7 @@ from typing import IO, Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.outcomes import LABEL_COLUMNS
+from ecgbatch.db.classes import probabilities_of, thresholds_of
 from ecgbatch.db.schema import embeddings, failures, job_items, jobs, models, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
@@ -23,27 +23,28 @@ SUFFIXES = (".csv", ".jsonl", ".parquet")
 Columns: TypeAlias = Mapping[str, sa.ColumnElement[Any]]
 
 
-def _reaches(name: str) -> sa.ColumnElement[int]:
+def columns_of(connection: Connection, job_id: int) -> Columns:
+    """What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
+    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
+    probabilities, thresholds = probabilities_of(connection, model_id), thresholds_of(connection, model_id)
+    return {
+        "path": recordings.c.path,
+        **{name: recordings.c[name] for name in ("age", "sex", "format", "device")},
+        **probabilities,
+        **{f"has_{name}": _reaches(probability, thresholds[name]) for name, probability in probabilities.items()},
+        **{name: predictions.c[name] for name in ("flags", "amplitude", "limb_residual")},
+        **{name: predictions.c[name] for name in ("input_sha256", "scored_at", "worker")},
+        "model": models.c.name,
+        "version": models.c.version,
+        "fingerprint": models.c.fingerprint,
+        **{name: failures.c[name] for name in ("stage", "reason", "detail", "failed_at")},
+    }
+
+
+def _reaches(probability: sa.ColumnElement[float], threshold: float) -> sa.ColumnElement[int]:
     """1 where the probability reaches the model's threshold, 0 where not, null where there is none."""
-    reaches = sa.case((predictions.c[name] >= models.c[f"threshold_{name}"], 1), (predictions.c[name].is_not(None), 0))
+    reaches = sa.case((probability >= threshold, 1), (probability.is_not(None), 0))
     return sa.type_coerce(reaches, sa.SmallInteger)
-
-
-COLUMNS: Columns = {
-    "path": recordings.c.path,
-    **{name: recordings.c[name] for name in ("age", "sex", "format", "device")},
-    **{name: predictions.c[name] for name in LABEL_COLUMNS},
-    **{f"has_{name}": _reaches(name) for name in LABEL_COLUMNS},
-    **{name: predictions.c[name] for name in ("flags", "amplitude", "limb_residual")},
-    **{name: predictions.c[name] for name in ("input_sha256", "scored_at", "worker")},
-    "model": models.c.name,
-    "version": models.c.version,
-    "fingerprint": models.c.fingerprint,
-    **{name: failures.c[name] for name in ("stage", "reason", "detail", "failed_at")},
-}
-"""What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
-
-WITH_EMBEDDINGS = {**COLUMNS, "embedding": embeddings.c.features}
 
 
 class Which(StrEnum):
@@ -76,7 +77,9 @@ def export(
         raise EcgbatchError(f"{file} has none of the suffixes {', '.join(SUFFIXES)}, which say what to write")
     if with_embeddings:
         _refuse_without_embeddings(connection, job_id, file)
-    columns = WITH_EMBEDDINGS if with_embeddings else COLUMNS
+    columns = columns_of(connection, job_id)
+    if with_embeddings:
+        columns = {**columns, "embedding": embeddings.c.features}
     unfinished = file.with_name(f".{file.name}.part")
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[file.suffix]
     try:

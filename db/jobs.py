@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import tallies
 from ecgbatch.db.bulk import insert_new
 from ecgbatch.db.functions import Now, SecondsBetween, TextIn
+from ecgbatch.db.outcomes import LABEL_COLUMNS
 from ecgbatch.db.schema import (
     ChunkState,
     JobOptions,
@@ -24,6 +25,7 @@ from ecgbatch.db.schema import (
     failures,
     job_items,
     jobs,
+    model_classes,
     models,
     predictions,
     recordings,
@@ -54,12 +56,18 @@ def register_model(
     fingerprint: str,
     config: dict[str, Any],
 ) -> int:
-    """The id of the model with this fingerprint, which is added if it is new."""
-    thresholds = {f"threshold_{label}": value for label, value in config["thresholds"].items()}
-    row = dict(name=name, version=version, fingerprint=fingerprint, config=config, **thresholds)
+    """The id of the model with this fingerprint, which is added, with its classes, if it is new."""
+    thresholds, labels = config["thresholds"], config.get("labels", LABEL_COLUMNS)
+    own = list(labels) != list(LABEL_COLUMNS)
+    columns = {f"threshold_{label}": None if own else thresholds[label] for label in LABEL_COLUMNS}
+    row = dict(name=name, version=version, fingerprint=fingerprint, config=config, **columns)
     _add_if_new(connection, models, **row, created_at=Now())
     same = sa.select(models.c.id).where(models.c.fingerprint == fingerprint)
-    return int(connection.execute(same).scalar_one())
+    model_id = int(connection.execute(same).scalar_one())
+    if own:
+        classes = [dict(position=at, name=label, threshold=thresholds[label]) for at, label in enumerate(labels)]
+        insert_new(connection, model_classes, classes, model_id=model_id)
+    return model_id
 
 
 def register_archive(connection: Connection, name: str, root: str) -> int:
@@ -263,7 +271,9 @@ def refresh_statistics(connection: Connection) -> None:
     A role that neither owns the tables nor may MAINTAIN them leaves that to the server, which does it within minutes.
     """
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) recordings, job_items, chunks, predictions, failures")
+        connection.exec_driver_sql(
+            "ANALYZE (SKIP_LOCKED) recordings, job_items, chunks, predictions, class_probabilities, failures"
+        )
 
 
 def note_activity(connection: Connection, job_id: int) -> None:

@@ -3,10 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Probabilities: TypeAlias = tuple[float, float, float, float, float]
-"""NORM, MI, STTC, CD, HYP, each by itself between 0 and 1."""
+Probabilities: TypeAlias = tuple[float, ...]
+"""Of the model's classes in its order, each by itself between 0 and 1."""
 
 LABEL_COLUMNS = ("norm", "mi", "sttc", "cd", "hyp")
+"""The superclasses, which most models tell."""
+
+
+def as_shown(name: str) -> str:
+    """The name of a class as people read it: superclasses are written in capitals."""
+    return name.upper() if name in LABEL_COLUMNS else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +47,25 @@ class Prediction:
     features: bytes | None = None
 
     def row(self) -> dict[str, Any]:
-        """The row of `predictions`, without job, model, worker and time."""
-        norm, mi, sttc, cd, hyp = self.probabilities
+        """The row of `predictions`, without job, model, worker and time, and without the probabilities."""
         return {
             "recording_id": self.recording_id,
-            "norm": norm,
-            "mi": mi,
-            "sttc": sttc,
-            "cd": cd,
-            "hyp": hyp,
             "input_sha256": self.input_sha256,
             "flags": self.flags,
             "amplitude": self.amplitude,
             "limb_residual": self.limb_residual,
         }
+
+    def superclasses(self) -> dict[str, float]:
+        """What the row of `predictions` says of the superclasses, by a model that tells them."""
+        return dict(zip(LABEL_COLUMNS, self.probabilities, strict=True))
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """The rows of `class_probabilities`, without the model, by one that tells classes of its own."""
+        return [
+            {"recording_id": self.recording_id, "position": position, "probability": probability}
+            for position, probability in enumerate(self.probabilities)
+        ]
 
     def recording_row(self) -> dict[str, Any]:
         """What the file told, for the row of `recordings`."""

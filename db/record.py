@@ -9,7 +9,17 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db.browse import NotThere
 from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import archives, failures, job_items, models, predictions, recordings, windows
+from ecgbatch.db.schema import (
+    archives,
+    class_probabilities,
+    failures,
+    job_items,
+    model_classes,
+    models,
+    predictions,
+    recordings,
+    windows,
+)
 
 
 @dataclass(frozen=True)
@@ -89,16 +99,30 @@ def _said(connection: Connection, recording_id: int) -> list[Said]:
     query = sa.select(predictions, models.c.name, models.c.version, models.c.fingerprint, models.c.config)
     query = query.select_from(predictions.join(models, models.c.id == predictions.c.model_id))
     rows = connection.execute(query.where(predictions.c.recording_id == recording_id).order_by(models.c.id))
-    return [_said_by(row._mapping) for row in rows]
+    own = _own_classes_of(connection, recording_id)
+    return [_said_by(row._mapping, own.get(row.model_id)) for row in rows]
 
 
-def _said_by(row: Any) -> Said:
+def _own_classes_of(connection: Connection, recording_id: int) -> dict[int, dict[str, float]]:
+    """The probabilities of the classes of models that tell their own, by model."""
+    o, c = class_probabilities.c, model_classes.c
+    same = (c.model_id == o.model_id) & (c.position == o.position)
+    query = sa.select(o.model_id, c.name, o.probability).join_from(class_probabilities, model_classes, same)
+    found: dict[int, dict[str, float]] = {}
+    for model_id, name, probability in connection.execute(
+        query.where(o.recording_id == recording_id).order_by(o.model_id, o.position)
+    ):
+        found.setdefault(model_id, {})[name] = probability
+    return found
+
+
+def _said_by(row: Any, own: dict[str, float] | None) -> Said:
     return Said(
         row["model_id"],
         f"{row['name']}:{row['version']}",
         row["fingerprint"],
         row["config"]["thresholds"],
-        {name: row[name] for name in LABEL_COLUMNS},
+        own or {name: row[name] for name in LABEL_COLUMNS},
         tuple(filter(None, row["flags"].split(","))),
         row["input_sha256"],
         row["job_id"],

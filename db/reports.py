@@ -7,8 +7,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ecgbatch.db import classes
 from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import JobState, chunks, failures, job_items, jobs, models, predictions, recordings
+from ecgbatch.db.schema import (
+    JobState,
+    chunks,
+    class_probabilities,
+    failures,
+    job_items,
+    jobs,
+    model_classes,
+    models,
+    predictions,
+    recordings,
+)
 from ecgbatch.settings import EcgbatchError
 
 
@@ -56,19 +68,38 @@ def model_fingerprint(connection: Connection, job_id: int) -> str:
 
 
 def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Path and probabilities, NORM, MI, STTC, CD, HYP, of each record that the job's model has scored, as they come."""
+    """Path and probabilities, in the order of the model's classes, of each record that it has scored, as they come."""
     scored = job_items.join(jobs, jobs.c.id == job_items.c.job_id).join(
         predictions,
         (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id),
     )
-    columns = [predictions.c[name] for name in LABEL_COLUMNS]
+    columns = classes.probabilities_of(connection, _model_id(connection, job_id)).values()
     records = scored.join(recordings, recordings.c.id == job_items.c.recording_id)
     query = sa.select(recordings.c.path, *columns).select_from(records).where(job_items.c.job_id == job_id)
     for path, *values in connection.execute(query.execution_options(yield_per=1000)):
         yield path, tuple(values)
 
 
-def superclasses(connection: Connection, job_id: int) -> dict[str, int]:
-    """How many of a job's records have each superclass, at the thresholds of its model."""
-    counts = [sa.func.coalesce(sa.func.sum(chunks.c[name]), 0).label(name.upper()) for name in LABEL_COLUMNS]
+def found(connection: Connection, job_id: int) -> dict[str, int]:
+    """How many of a job's records have each class of its model, at the model's thresholds, in the model's order."""
+    if classes.has_own_classes(connection, _model_id(connection, job_id)):
+        return _own_classes_found(connection, job_id)
+    counts = [sa.func.coalesce(sa.func.sum(chunks.c[name]), 0).label(name) for name in LABEL_COLUMNS]
     return dict(connection.execute(sa.select(*counts).where(chunks.c.job_id == job_id)).mappings().one())
+
+
+def _own_classes_found(connection: Connection, job_id: int) -> dict[str, int]:
+    of_job = sa.join(jobs, model_classes, model_classes.c.model_id == jobs.c.model_id)
+    of_job = of_job.join(job_items, job_items.c.job_id == jobs.c.id)
+    same = (class_probabilities.c.recording_id == job_items.c.recording_id) & (
+        class_probabilities.c.model_id == jobs.c.model_id
+    )
+    source = of_job.outerjoin(class_probabilities, same & (class_probabilities.c.position == model_classes.c.position))
+    reaches = class_probabilities.c.probability >= model_classes.c.threshold
+    counts = sa.select(model_classes.c.name, sa.func.count().filter(reaches)).select_from(source)
+    counts = counts.where(jobs.c.id == job_id).group_by(model_classes.c.position, model_classes.c.name)
+    return dict(connection.execute(counts.order_by(model_classes.c.position)).tuples().all())
+
+
+def _model_id(connection: Connection, job_id: int) -> int:
+    return int(connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one())

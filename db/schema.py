@@ -1,4 +1,4 @@
-"""The tables as this version uses them. Migrations make them, and the views `results` and `job_progress`."""
+"""The tables as this version uses them. Migrations make them, and the views results, class_results, job_progress."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,7 +121,17 @@ models = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
-    *(sa.Column(f"threshold_{name}", sa.Float, nullable=False, server_default="0.5") for name in LABEL_COLUMNS),
+    *(sa.Column(f"threshold_{name}", sa.Float, server_default="0.5") for name in LABEL_COLUMNS),
+)
+
+model_classes = sa.Table(
+    "model_classes",
+    metadata,
+    sa.Column("model_id", BigId, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("position", sa.SmallInteger, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("threshold", sa.Float, nullable=False),
+    sa.UniqueConstraint("model_id", "name"),
 )
 
 jobs = sa.Table(
@@ -181,11 +191,7 @@ predictions = sa.Table(
     sa.Column("recording_id", BigId, primary_key=True),
     sa.Column("model_id", BigId, primary_key=True),
     sa.Column("job_id", BigId, nullable=False),
-    sa.Column("norm", sa.Float, nullable=False),
-    sa.Column("mi", sa.Float, nullable=False),
-    sa.Column("sttc", sa.Float, nullable=False),
-    sa.Column("cd", sa.Float, nullable=False),
-    sa.Column("hyp", sa.Float, nullable=False),
+    *(sa.Column(name, sa.Float) for name in LABEL_COLUMNS),
     sa.Column("input_sha256", sa.Text, nullable=False),
     sa.Column("flags", sa.Text, nullable=False),
     sa.Column("scored_at", UtcTime, nullable=False),
@@ -216,6 +222,17 @@ windows = sa.Table(
     sa.Column("model_id", BigId, primary_key=True),
     sa.Column("start_s", sa.Float, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in LABEL_COLUMNS),
+    sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
+    sqlite_with_rowid=False,
+)
+
+class_probabilities = sa.Table(
+    "class_probabilities",
+    metadata,
+    sa.Column("recording_id", BigId, primary_key=True),
+    sa.Column("model_id", BigId, primary_key=True),
+    sa.Column("position", sa.SmallInteger, primary_key=True),
+    sa.Column("probability", sa.Float, nullable=False),
     sa.ForeignKeyConstraint(["recording_id", "model_id"], ["predictions.recording_id", "predictions.model_id"]),
     sqlite_with_rowid=False,
 )

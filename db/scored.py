@@ -8,8 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ecgbatch.db.classes import probabilities_of
 from ecgbatch.db.functions import SecondsBetween, WholePart
-from ecgbatch.db.outcomes import LABEL_COLUMNS, Probabilities
+from ecgbatch.db.outcomes import Probabilities
 from ecgbatch.db.schema import UtcTime, archives, job_items, job_workers, jobs, models, predictions, recordings
 
 AT_ONCE = 1000
@@ -74,7 +75,8 @@ def scored(connection: Connection, job_id: int) -> Iterator[Scored]:
     source = source.join(recordings, recordings.c.id == job_items.c.recording_id)
     about_record = (recordings.c.path, recordings.c.age, recordings.c.sex)
     found = (predictions.c.flags, predictions.c.amplitude, predictions.c.input_sha256)
-    columns = (*about_record, *found, *(predictions.c[name] for name in LABEL_COLUMNS))
+    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
+    columns = (*about_record, *found, *probabilities_of(connection, model_id).values())
     query = sa.select(*columns).select_from(source).where(job_items.c.job_id == job_id)
     query = query.order_by(job_items.c.recording_id).execution_options(yield_per=AT_ONCE)
     for path, age, sex, flags, amplitude, sha256, *probabilities in connection.execute(query):

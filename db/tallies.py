@@ -1,7 +1,8 @@
 """What the records of a chunk come to, counted as they are stored, so that no question need read a million rows.
 
 A chunk's tallies are of all its records that the job's model has scored, in this job or before: how many have each
-superclass, how many are flagged, and the margin: how near any probability is to its threshold.
+superclass, how many are flagged, and the margin: how near any probability is to its threshold. Of a model that tells
+classes of its own only the flagged are counted.
 """
 
 from collections.abc import Sequence
@@ -17,17 +18,22 @@ from ecgbatch.db.outcomes import LABEL_COLUMNS, Prediction, Probabilities
 from ecgbatch.db.schema import chunks, job_items, job_workers, jobs, models, predictions
 
 FARTHEST = 1.0
-"""The margin of a chunk of which nothing is scored: no probability is farther from a threshold."""
+"""The margin of a chunk of whose superclasses nothing is known: no probability is farther from a threshold."""
 
 
-def tally(scored: Sequence[Prediction], thresholds: Probabilities) -> dict[str, Any]:
-    """The tallies of some predictions, as `added` takes them."""
+def tally(scored: Sequence[Prediction], thresholds: Probabilities | None) -> dict[str, Any]:
+    """The tallies of some predictions, as `added` takes them; without thresholds they are of no superclasses."""
     import numpy as np
 
+    flagged = sum(prediction.flags != "" for prediction in scored)
+    if thresholds is None:
+        return dict.fromkeys((f"new_{name}" for name in LABEL_COLUMNS), 0) | {
+            "new_flagged": flagged,
+            "new_margin": FARTHEST,
+        }
     values = np.fromiter(chain.from_iterable(p.probabilities for p in scored), np.float64, 5 * len(scored))
     margins = values.reshape(-1, 5) - thresholds
     counts = dict(zip((f"new_{name}" for name in LABEL_COLUMNS), (margins >= 0).sum(axis=0).tolist(), strict=True))
-    flagged = sum(prediction.flags != "" for prediction in scored)
     return counts | {"new_flagged": flagged, "new_margin": float(np.abs(margins).min(initial=FARTHEST))}
 
 

@@ -52,7 +52,7 @@ class Bench:
     suggested: dict[str, Suggestion]
 
 
-def operations(config: NetworkConfig) -> int:
+def operations(config: NetworkConfig, classes: int = len(LABELS)) -> int:
     """Floating-point operations of one record, two for each multiplication that is added to something.
 
     Counted are products of matrices and vectors, in the recurrent form of Beck et al., xLSTM (2024), equations 8-27;
@@ -66,13 +66,13 @@ def operations(config: NetworkConfig) -> int:
     mlstm = 2 * dim * inner + CONV_WIDTH * inner + 3 * QKV_BLOCK * inner + gates + memory + inner * dim
     step = config.inputs * dim + config.blocks * (slstm + mlstm)
     wide, narrow = CLASSIFIER_HIDDEN
-    end = 2 * METADATA_HIDDEN + (2 * dim + METADATA_HIDDEN) * wide + wide * narrow + narrow * len(LABELS)
+    end = 2 * METADATA_HIDDEN + (2 * dim + METADATA_HIDDEN) * wide + wide * narrow + narrow * classes
     return 2 * (SAMPLES // config.patch * step + end)
 
 
 def measure(model: Model) -> Bench:
     """Measures every kernel that can be had here."""
-    flop = operations(model.config)
+    flop = operations(model.config, len(model.labels))
     matrix = _matrix_speed()
     measurements: list[Measurement] = []
     suggested = {}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ecgbatch.models.weights.model import Model, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
+LONGEST_TOLD = 60
 
 
 @click.group()
@@ -146,7 +147,12 @@ def train(
     if name is None or version is None:
         raise EcgbatchError("a model needs both --name and --version")
     taught = taught_by(teachers, examples, folder, print_note) if teachers else None
-    start = registry.find(how.start).weights() if how.start else None
+    start = None
+    if how.start:
+        begun_with = registry.find(how.start)
+        if not begun_with.tells_superclasses:
+            raise EcgbatchError(f"{begun_with} tells classes of its own: it goes on learning by `model tune`")
+        start = begun_with.weights()
     run = Training(how, folder, examples, taught, start)
     if not run.ended:
         registry.check_free(name, version)  # before the hours, not after them
@@ -172,8 +178,11 @@ def list_models(as_json: bool) -> None:
         found = ([*(m.description.get(key) for key in keys), str(m.folder), m == default] for m in models)
         print_rows([*keys, "folder", "default"], found, as_json=True)
         return
-    columns = ["name", "version", "default", "network", "fingerprint", "folder"]
-    rows = [(m.name, m.version, "*" if m == default else "", _sizes(m), m.fingerprint[:12], m.folder) for m in models]
+    columns = ["name", "version", "default", "classes", "network", "fingerprint", "folder"]
+    rows = [
+        (m.name, m.version, "*" if m == default else "", _told(m), _sizes(m), m.fingerprint[:12], m.folder)
+        for m in models
+    ]
     print_rows(columns, rows)
 
 
@@ -216,8 +225,8 @@ def export_model(
     """Write a model as one file that runs without ecgbatch.
 
     Writes the model of ECGBATCH_MODEL, or the default one, as an ONNX or TorchScript file that takes `signal` (B, T,
-    12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, 5), for any number B of records.
-    The file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
+    12) and `metadata` (B, 2), age in years and sex, and gives `probabilities` (B, K), for any number B of records. The
+    file is compared with torch first, and not kept if it is off by more than 1e-5. ONNX needs the extra `export`.
     As `hub` it is a folder with config.json and model.safetensors, which `ecgbatch.load_model` takes.
     """
     from ecgbatch.models.weights.registry import Registry
@@ -268,6 +277,14 @@ def bench_model(as_json: bool) -> None:
         summary[f"suggested for {kernel}"] = f"processes {best.processes}, batch size {best.batch_size}"
     print_mapping(summary)
     print_note(f"kept in {path}: `run` and `worker` use it where nothing else is set")
+
+
+def _told(model: "Model") -> str:
+    """The classes of a model, the first of many."""
+    names = " ".join(model.labels)
+    return (
+        names if len(names) <= LONGEST_TOLD else f"{names[:LONGEST_TOLD].rpartition(' ')[0]} ... of {len(model.labels)}"
+    )
 
 
 def _sizes(model: "Model") -> str:

@@ -1,5 +1,7 @@
 """What the network takes and gives, and the sizes that tell one network from another."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -19,6 +21,14 @@ MEANINGS = {
     "hyp": "hypertrophy",
 }
 """What the superclasses of PTB-XL are."""
+MOST_CLASSES = 100
+CLASS_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+TAKEN_NAMES = (
+    *("id", "path", "age", "sex", "fold", "patient", "format", "device", "flags", "amplitude", "limb_residual"),
+    *("input_sha256", "scored_at", "worker", "model", "version", "fingerprint", "stage", "reason", "detail"),
+    *("failed_at", "embedding", "macro", "micro"),
+)
+"""What else tables of labels, figures and results have columns and rows of."""
 
 VARIANTS = ("stacked", "hierarchical")
 CONV_WIDTH = 4
@@ -28,6 +38,7 @@ LARGEST_SIZE = 1024
 """Of any of a network's sizes: far beyond what learns, and little enough to be described and refused in no time."""
 METADATA_HIDDEN = 32
 CLASSIFIER_HIDDEN = (256, 128)
+LAST_LAYER = "classifier.6"
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,27 @@ class NetworkConfig:
     def from_dict(cls, values: Any) -> "NetworkConfig":
         """Raises EcgbatchError for a name that is no size of a network, and for a value that cannot be."""
         return cls(**checked_fields(cls, values, "a network"))
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Raises EcgbatchError unless these can be the classes of a model: each a name that a column can have."""
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise EcgbatchError(f"a model has 1 to {MOST_CLASSES} classes, not {len(names)}")
+    for name in names:
+        if not isinstance(name, str) or not CLASS_NAME.fullmatch(name):
+            raise EcgbatchError(
+                "the name of a class begins with a letter and is of small letters, digits and underscores, 63 at most, "
+                f"not {_shown(name)}"
+            )
+        if name in TAKEN_NAMES or name.startswith("has_"):
+            raise EcgbatchError(f"no class can be called {name}: that is another column's name")
+    if len(set(names)) < len(names):
+        raise EcgbatchError("two classes of a model have the same name")
+
+
+def meaning_of(label: str) -> str:
+    """What a superclass is, in words; a class of one's own is what it is called."""
+    return MEANINGS.get(label, label)
 
 
 def checked_fields(cls: type["DataclassInstance"], values: Any, what: str) -> dict[str, Any]:

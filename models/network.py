@@ -5,8 +5,8 @@ time steps passes through every layer before the next one starts, so that what i
 grows with the square of the time. What a layer carries from chunk to chunk is its state: `layer(x, state)` gives the
 output and the state after it, as torch's own LSTM does; without a state a record begins. All of it is differentiable.
 
-Shapes: B records, T time steps (of a chunk), D embedding, I inner width of the mLSTM, N heads, d width of a head.
-Inside, activations lie time first, (T, B, ·), so that a step of all records is one contiguous piece and the
+Shapes: B records, T time steps (of a chunk), D embedding, I inner width of the mLSTM, N heads, d width of a head, K
+classes. Inside, activations lie time first, (T, B, ·), so that a step of all records is one contiguous piece and the
 heads of all records are one batch of matrices. Names of parameters are those of published checkpoints.
 """
 
@@ -73,7 +73,7 @@ NetworkState: TypeAlias = Sequence[tuple[BranchState | None, BranchState | None]
 class ParallelXLSTM(nn.Module):
     """An sLSTM and an mLSTM branch, their mean pooled over time, and a classifier that also sees age and sex."""
 
-    def __init__(self, config: NetworkConfig, dropout: float = 0.3) -> None:
+    def __init__(self, config: NetworkConfig, dropout: float = 0.3, classes: int = len(LABELS)) -> None:
         super().__init__()
         self.config = config
         dim = config.embedding_dim
@@ -95,11 +95,11 @@ class ParallelXLSTM(nn.Module):
             nn.Linear(wide, narrow),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(narrow, len(LABELS)),
+            nn.Linear(narrow, classes),
         )
 
     def forward(self, signal: Tensor, metadata: Tensor) -> Tensor:
-        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, 5) probabilities."""
+        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, K) probabilities."""
         return torch.sigmoid(self.logits(signal, metadata))
 
     def embed(self, signal: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class ParallelXLSTM(nn.Module):
         return torch.sigmoid(self.classifier(features)), features
 
     def logits(self, signal: Tensor, metadata: Tensor) -> Tensor:
-        """As `forward`, before the sigmoid: (B, 5)."""
+        """As `forward`, before the sigmoid: (B, K)."""
         logits: Tensor = self.classifier(self.features(signal, metadata))
         return logits
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.records.archives.demographics import from_comments
 from ecgbatch.records.archives.search import PassedOver, Search
@@ -27,8 +26,8 @@ MEMBER = "::"
 class Score:
     """What a model says of one record.
 
-    probabilities: of each superclass, in the order of LABELS; independent of each other.
-    superclasses: those whose probability reaches the model's threshold.
+    probabilities: of each class of the model, as a rule the superclasses, in its order; independent of each other.
+    superclasses: those of the classes whose probability reaches the model's threshold.
     flags: what was mended, filled in or looks implausible.
     age, sex: in years, 0 male and 1 female; None where the training's mean was taken.
     input_sha256: the digest of the record's files.
@@ -80,12 +79,12 @@ def score_recording(
     flags = {*recording.flags, *filled_in, *quality.of_leads(recording.lead_set).flags()}
     if uncertain := scorer.uncertain(probabilities):
         flags.add(flag_about(Flag.UNCERTAIN, *uncertain))
-    by_label = dict(zip(LABELS, probabilities, strict=True))
+    by_label = dict(zip(scorer.model.labels, probabilities, strict=True))
     thresholds = scorer.model.thresholds
     return Score(
         path,
         by_label,
-        tuple(label for label in LABELS if by_label[label] >= thresholds[label]),
+        tuple(label for label, probability in by_label.items() if probability >= thresholds[label]),
         tuple(sorted(flags)),
         age,
         sex,
@@ -99,7 +98,7 @@ def score_signals(
     ages: Sequence[float | None] | None = None,
     sexes: Sequence[int | None] | None = None,
 ) -> NDArray[np.float32]:
-    """Probabilities (n, 5) in the order of LABELS of signals (n, T, 12), in mV at 100 Hz, leads as in LEADS.
+    """Probabilities (n, K), in the model's order, of signals (n, T, 12), in mV at 100 Hz, leads as in LEADS.
 
     Ages are in years, sexes 0 male and 1 female; for None the training's mean is taken. Raises EcgbatchError for
     arrays of another shape or with values that are no numbers.
@@ -114,7 +113,7 @@ def score_signals(
     if not len(ages) == len(sexes) == len(given):
         raise EcgbatchError(f"{len(given)} signals, {len(ages)} ages and {len(sexes)} sexes are not as many")
     if not len(given):
-        return np.empty((0, len(LABELS)), np.float32)
+        return np.empty((0, len(scorer.model.labels)), np.float32)
     metadata = [scorer.metadata(age, sex).values for age, sex in zip(ages, sexes, strict=True)]
     cleaned, _ = scorer.clean(given)
     return scorer.score(cleaned, np.array(metadata, np.float32))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.preprocessing import Normalization
@@ -39,7 +39,7 @@ class Network(Protocol):
     """A network in memory, in one of the kernels."""
 
     def __call__(self, signal: Cleaned, metadata: Array, /) -> Array:
-        """(B, T, 12), (B, 2) -> probabilities (B, 5)."""
+        """(B, T, 12), (B, 2) -> probabilities (B, K)."""
 
     def embed(self, signal: Cleaned, metadata: Array, /) -> tuple[Array, Array]:
         """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
@@ -58,7 +58,7 @@ class Scorer:
         self.model = model
         self.device = device
         self._lead_sets = frozenset(model.lead_sets)
-        self._limits = [model.uncertain.get(label, NEVER) for label in LABELS]
+        self._limits = [model.uncertain.get(label, NEVER) for label in model.labels]
         self.kernel = choose_kernel(model.config, device, kernel)
         self.batch_size = batch_size or USUAL_BATCH[device, self.kernel]
         if device == "cpu":
@@ -90,8 +90,8 @@ class Scorer:
         return self._lead_sets
 
     def uncertain(self, probabilities: Sequence[float]) -> list[str]:
-        """Of a record's five probabilities, the superclasses of which neither presence nor absence is ruled out."""
-        limits = zip(LABELS, probabilities, self._limits, strict=True)
+        """Of a record's probabilities, the classes of which neither presence nor absence is ruled out."""
+        limits = zip(self.model.labels, probabilities, self._limits, strict=True)
         return [label for label, probability, (low, high) in limits if low <= probability <= high]
 
     def clean(self, signals: NDArray[np.float64]) -> tuple[Cleaned, list[Quality]]:
@@ -103,12 +103,12 @@ class Scorer:
         return preprocessing.metadata(age, sex, self.model.metadata_fill)
 
     def score(self, cleaned: Cleaned, metadata: Array) -> Array:
-        """(B, T, 12) from `clean`, (B, 2) from `metadata` -> probabilities (B, 5) in the order of LABELS."""
+        """(B, T, 12) from `clean`, (B, 2) from `metadata` -> probabilities (B, K) in the model's order."""
         if len(cleaned) == 0:
-            return np.empty((0, len(LABELS)), np.float32)
+            return np.empty((0, len(self.model.labels)), np.float32)
         batches = self._batches(len(cleaned))
         probabilities = np.concatenate([self._network(cleaned[batch], metadata[batch]) for batch in batches])
-        if probabilities.shape != (len(cleaned), len(LABELS)):
+        if probabilities.shape != (len(cleaned), len(self.model.labels)):
             raise EcgbatchError(f"the model gave {probabilities.shape} probabilities for {len(cleaned)} records")
         return probabilities
 

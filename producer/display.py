@@ -1,5 +1,6 @@
 """How jobs are shown: `status`, and the summary at the end of `run`."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -7,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
+from ecgbatch.db.outcomes import LABEL_COLUMNS, as_shown
 from ecgbatch.db.overview import Overview, doubt_about, failures_by_reason, flags_of, overviews, typical_amplitude
 from ecgbatch.db.workers import Presence, presence
 from ecgbatch.printing import duration, print_mapping, print_note, print_rows, say
@@ -77,8 +79,8 @@ def _facts(connection: Connection, job: Overview, database: str) -> dict[str, An
     if not counts.ended:
         present = presence(connection)
         facts["workers"] = "; ".join([f"{present.present}", *hindrances(present)])
-    found = reports.superclasses(connection, counts.job_id)
-    facts |= {f"records with {superclass}": f"{records:,}" for superclass, records in found.items()}
+    found = reports.found(connection, counts.job_id)
+    facts |= {f"records with {as_shown(name)}": f"{records:,}" for name, records in found.items()}
     amplitude = typical_amplitude(connection, counts.job_id)
     if amplitude is not None:
         facts["typical amplitude"] = f"{amplitude:.2f} mV"
@@ -88,10 +90,15 @@ def _facts(connection: Connection, job: Overview, database: str) -> dict[str, An
     facts |= {f"flag {flag}": f"{records:,}" for flag, records in flags.items()}
     for failed in failures_by_reason(connection, counts.job_id):
         facts[f"failed: {failed.reason}"] = f"{failed.records:,}, as {failed.path}: {failed.detail}"
-    facts |= {"results in": database, "next": "ecgbatch query superclasses"}
+    facts |= {"results in": database, "next": f"ecgbatch query {_kind_of(found)}"}
     if counts.failed:
         facts["what failed"] = f"ecgbatch failures {counts.job_id}"
     return facts
+
+
+def _kind_of(found: Collection[str]) -> str:
+    """What a model tells of: also the name of the stored query that counts it."""
+    return "superclasses" if tuple(found) == LABEL_COLUMNS else "classes"
 
 
 def _facts_in_json(connection: Connection, job: Overview) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _facts_in_json(connection: Connection, job: Overview) -> dict[str, Any]:
         "model": job.model,
         "worked_seconds": job.worked_seconds,
         "seconds_left": job.seconds_left,
-        "superclasses": reports.superclasses(connection, job_id),
+        _kind_of(found := reports.found(connection, job_id)): {as_shown(name): n for name, n in found.items()},
         "typical_amplitude": (amplitude := typical_amplitude(connection, job_id)),
         "in_doubt": doubt_about(amplitude),
         "flags": flags_of(connection, job_id),

@@ -21,7 +21,7 @@ from ecgbatch.records.paths import write_down
 from ecgbatch.records.reading import read
 from ecgbatch.records.recording import Record, RecordError
 from ecgbatch.records.remote import url_of
-from ecgbatch.settings import Settings
+from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import connected_app
 from ecgbatch.worker.queue import fill_queues
 
@@ -111,8 +111,11 @@ def _has_changed(settings: Settings, root: Path, record: Record, before: ScoredB
 def enqueue_archive(settings: Settings, database: Database, model: Model, archive: Archive, options: JobOptions) -> int:
     """Makes or continues the job of an archive and a model and says what it holds; returns its id.
 
-    Raises EcgbatchError when there is nothing to score, or Redis does not answer.
+    Raises EcgbatchError when there is nothing to score, Redis does not answer, or the windows of records are asked of a
+    model that tells classes of its own: they are kept of the superclasses alone.
     """
+    if options.windows == Windows.ALL and not model.tells_superclasses:
+        raise EcgbatchError(f"{model} tells classes of its own, and windows are kept of the superclasses alone")
     records = archive.records()  # which raises before there is a job if there is nothing to score
     app = connected_app(settings, database)
     job_id, continued = database.write(open_job, archive.root, model, options)

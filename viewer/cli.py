@@ -37,7 +37,7 @@ in_rows = click.option("--rows", is_flag=True, help="One lead a row, 12x1; defau
 def score(files: tuple[str, ...], pictures: Path | None, as_json: bool, **how: Any) -> int:
     """Score a few files here and now.
 
-    It needs no server and no database, and keeps nothing: probabilities, superclasses and flags are printed. Ends with
+    It needs no server and no database, and keeps nothing: probabilities, what is found and flags are printed. Ends with
     status 3 when a file could not be scored.
     """
     from ecgbatch.records.recording import RecordError
@@ -102,8 +102,8 @@ def plot(record: str, output: Path, rows: bool, raw: bool, **how: Any) -> None:
 @click.option("--output", type=PATH, help="Also draw it: .svg, .png or .pdf; one that is there is replaced.")
 @click.option(
     "--superclass",
-    type=click.Choice(["norm", "mi", "sttc", "cd", "hyp"]),
-    help="Whose strongest half seconds are told and drawn; default: the most probable one's.",
+    metavar="NAME",
+    help="Of the model's classes, whose strongest half seconds are told and drawn; default: the most probable's.",
 )
 @of_a_record
 @as_json
@@ -126,6 +126,9 @@ def explain(
 
     kind = None if output is None else kind_of(output)
     scorer, recording, score = _scored(record, how)
+    if superclass is not None and superclass not in score.probabilities:
+        there = ", ".join(score.probabilities)
+        raise click.BadParameter(f"{scorer.model} tells {there}, not {superclass!r}", param_hint="--superclass")
     signal = filtered(recording.signal[None])[0]
     found = occlusion.occlude(scorer, signal, scorer.metadata(score.age, score.sex).values)
     label = superclass or max(score.probabilities, key=score.probabilities.__getitem__)
@@ -149,7 +152,8 @@ def report(job: int, file: Path) -> None:
     the archive's amplitude; the highest, the most uncertain and the flagged records, which are read again to be drawn.
     The page needs no other file, and nothing of it is fetched from anywhere.
     """
-    from ecgbatch.db import overview, reports, scored
+    from ecgbatch.db import browse, overview, reports, scored
+    from ecgbatch.db.classes import thresholds_of
     from ecgbatch.db.migrate import open_database
     from ecgbatch.records.paths import on_disk
     from ecgbatch.viewer.report import Job, drawer, page_of
@@ -160,7 +164,8 @@ def report(job: int, file: Path) -> None:
     with open_database(settings.database_url).read() as connection:
         [progress] = reports.progress(connection, job)
         about = scored.about(connection, job)
-        summary = summarise(scored.scored(connection, job), about.description["thresholds"])
+        thresholds = thresholds_of(connection, browse.job_of(connection, job).model_id)
+        summary = summarise(scored.scored(connection, job), thresholds)
         failures = overview.failures_by_reason(connection, job)
         found = Job(
             about,
@@ -214,10 +219,17 @@ def _draw_into(folder: Path, scorer: "Scorer", recording: "Recording", score: "S
 
 
 def _print_scores(scores: "list[Score]") -> None:
+    from ecgbatch.db.outcomes import as_shown
+
     if scores:
-        columns = ["file", *scores[0].probabilities, "superclasses", "flags"]
+        columns = ["file", *scores[0].probabilities, "found", "flags"]
         rows = [
-            [score.path, *score.probabilities.values(), " ".join(score.superclasses).upper(), " ".join(score.flags)]
+            [
+                score.path,
+                *score.probabilities.values(),
+                " ".join(map(as_shown, score.superclasses)),
+                " ".join(score.flags),
+            ]
             for score in scores
         ]
         print_rows(columns, rows)

@@ -10,7 +10,6 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.preprocessing import normalized
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.suggestion import cores
@@ -22,7 +21,7 @@ PIECE = int(PIECE_SECONDS * SAMPLING_RATE)
 
 IS = (
     "a change is what a probability does when the model gets silence (0 mV) for a lead, or half a second of it; "
-    "below zero: that part speaks for the superclass"
+    "below zero: that part speaks for the class"
 )
 IS_NOT = (
     "it is about this model, not about the heart: no cause, no proof, and no sum, for leads repeat each other; "
@@ -32,15 +31,16 @@ IS_NOT = (
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Probabilities as they are (5,), and what silence adds: of a lead (12, 5), of a piece of it (12, P, 5)."""
+    """Probabilities as they are (K,), and what silence adds: of a lead (12, K), of a piece of it (12, P, K)."""
 
+    labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     by_lead: NDArray[np.float32]
     by_piece: NDArray[np.float32]
 
     def strongest(self, label: str) -> list[tuple[float, float]]:
-        """Of each lead, when the half second begins that changes a superclass most, in seconds, and by how much."""
-        changes = self.by_piece[:, :, LABELS.index(label)]
+        """Of each lead, when the half second begins that changes a class most, in seconds, and by how much."""
+        changes = self.by_piece[:, :, self.labels.index(label)]
         pieces = np.abs(changes).argmax(axis=1)
         return [(float(at * PIECE_SECONDS), float(change[at])) for at, change in zip(pieces, changes, strict=True)]
 
@@ -64,7 +64,8 @@ def occlude(scorer: Scorer, filtered: NDArray[np.float64], metadata: tuple[float
     probabilities = _scored(scorer, variants, np.array(metadata, np.float32))
     changes = probabilities[1:] - probabilities[0]
     by_lead, by_piece = np.split(changes, [len(LEADS)])
-    return Occlusion(probabilities[0], by_lead, by_piece.reshape(len(LEADS), pieces, len(LABELS)))
+    labels = scorer.model.labels
+    return Occlusion(labels, probabilities[0], by_lead, by_piece.reshape(len(LEADS), pieces, len(labels)))
 
 
 def _scored(scorer: Scorer, variants: NDArray[np.float32], metadata: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from ecgbatch import pages
+from ecgbatch.db.outcomes import as_shown
 from ecgbatch.db.overview import (
     HIGHEST_OF_ARCHIVES,
     LOWEST_OF_ARCHIVES,
@@ -18,7 +19,7 @@ from ecgbatch.db.overview import (
 )
 from ecgbatch.db.reports import Progress
 from ecgbatch.db.scored import About, Rate, Scored
-from ecgbatch.models.config import LABELS, MEANINGS
+from ecgbatch.models.config import meaning_of
 from ecgbatch.models.preprocessing import filtered
 from ecgbatch.records.leads import LEAD_SETS
 from ecgbatch.records.reading import read
@@ -26,7 +27,7 @@ from ecgbatch.records.recording import RecordError
 from ecgbatch.settings import Settings
 from ecgbatch.viewer import inline
 from ecgbatch.viewer.summary import GROUPS, Summary
-from ecgbatch.viewer.words import FLAGS, NAMES, REASONS, moment, person
+from ecgbatch.viewer.words import FLAGS, REASONS, moment, name_of, person
 
 STYLE = (
     inline.STYLE
@@ -43,13 +44,13 @@ $head$grid<h1>$title</h1>
 <p>$about</p>
 $warning
 <div class="tiles">$tiles</div>
-<h2>Superclasses</h2>
+<h2>Classes</h2>
 <p class="small">How often each probability came out: from 0 to 1 in $bins bins, the line is the model's threshold.
-A record may have several superclasses or none.</p>
+A record may have several classes or none.</p>
 <div class="panels">$distributions</div>
-<div class="wide">$superclasses</div>
+<div class="wide">$classes</div>
 <h2>By age and sex</h2>
-<p class="small">The share of each group's records with the superclass; groups without records are left out.</p>
+<p class="small">The share of each group's records with the class; groups without records are left out.</p>
 <div class="wide">$groups</div>
 <h2>Amplitude</h2>
 <p>$amplitude</p>
@@ -96,7 +97,7 @@ def page_of(job: Job, draw: Draw) -> str:
         tiles=_tiles(job),
         bins=job.summary.distributions.shape[1],
         distributions=_distributions(job),
-        superclasses=_superclasses(job),
+        classes=_classes(job),
         groups=_groups(job.summary),
         amplitude=escape(_amplitude(job.amplitude)),
         rate=_rate(job.rate),
@@ -147,24 +148,24 @@ def _tiles(job: Job) -> str:
 def _distributions(job: Job) -> str:
     thresholds = job.about.description["thresholds"]
     return "".join(
-        f"<div>{escape(NAMES[label])}{inline.bars(NAMES[label], counts.tolist(), thresholds[label])}</div>"
-        for label, counts in zip(LABELS, job.summary.distributions, strict=True)
+        f"<div>{escape(name_of(label))}{inline.bars(name_of(label), counts.tolist(), thresholds[label])}</div>"
+        for label, counts in zip(job.summary.labels, job.summary.distributions, strict=True)
     )
 
 
-def _superclasses(job: Job) -> str:
+def _classes(job: Job) -> str:
     thresholds, scored = job.about.description["thresholds"], job.summary.records
     rows = [
-        [NAMES[label], int(found), _share(found, scored), f"{thresholds[label]:.3f}"]
-        for label, found in zip(LABELS, job.summary.found, strict=True)
+        [name_of(label), int(found), _share(found, scored), f"{thresholds[label]:.3f}"]
+        for label, found in zip(job.summary.labels, job.summary.found, strict=True)
     ]
-    return pages.table(["superclass", "records", "share", "threshold"], rows)
+    return pages.table(["class", "records", "share", "threshold"], rows)
 
 
 def _groups(summary: Summary) -> str:
     groups = [(f"{by} {name}", summary.groups[by, name]) for by, name in GROUPS if (by, name) in summary.groups]
     rows = [[name, group.records, *(_share(found, group.records) for found in group.found)] for name, group in groups]
-    return pages.table(["group", "records", *(MEANINGS[label] for label in LABELS)], rows)
+    return pages.table(["group", "records", *(meaning_of(label) for label in summary.labels)], rows)
 
 
 def _share(part: int, whole: int) -> str:
@@ -211,7 +212,7 @@ def _flags(summary: Summary) -> str:
 def _records(job: Job, draw: Draw) -> Iterator[str]:
     """Each record once, with all that it stands for."""
     summary = job.summary
-    chosen = [(f"highest probability of {NAMES[label]}", record) for label, record in summary.highest.items()]
+    chosen = [(f"highest probability of {name_of(label)}", record) for label, record in summary.highest.items()]
     chosen += [("most uncertain: a probability is next to its threshold", record) for record in summary.uncertain]
     chosen += [(f"flagged {flag}", record) for flag, record in summary.flagged.items()]
     reasons: dict[str, list[str]] = {}
@@ -219,13 +220,14 @@ def _records(job: Job, draw: Draw) -> Iterator[str]:
     for reason, record in chosen:
         reasons.setdefault(record.path, []).append(reason)
     for path, record in records.items():
-        caption = f'<b>{escape(path)}</b>: {escape("; ".join(reasons[path]))}<br><span class="small">{_said_of(record)}'
+        said = _said_of(summary.labels, record)
+        caption = f'<b>{escape(path)}</b>: {escape("; ".join(reasons[path]))}<br><span class="small">{said}'
         yield f"<figure><figcaption>{caption}</span></figcaption>{draw(record)}</figure>"
 
 
-def _said_of(record: Scored) -> str:
-    probabilities = zip(LABELS, record.probabilities, strict=True)
-    said = ", ".join(f"{label.upper()} {probability:.3f}" for label, probability in probabilities)
+def _said_of(labels: Sequence[str], record: Scored) -> str:
+    probabilities = zip(labels, record.probabilities, strict=True)
+    said = ", ".join(f"{as_shown(label)} {probability:.3f}" for label, probability in probabilities)
     parts = [person(record.age, record.sex), said, ", ".join(record.flags)]
     return escape(" · ".join(filter(None, parts)))
 

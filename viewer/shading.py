@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ecgbatch.models.config import LABELS, MEANINGS
+from ecgbatch.models.config import meaning_of
 from ecgbatch.records.leads import LEADS
 from ecgbatch.viewer.occlusion import PIECE_SECONDS, Occlusion
 from ecgbatch.viewer.paper import LABELS_LIE, MM_PER_SECOND, Paper
@@ -19,7 +19,7 @@ DARKEST = 0.6
 
 
 Explained = tuple[Occlusion, str]
-"""What was found, and the superclass that it is shown for."""
+"""What was found, and the class that it is shown for."""
 
 
 class Shade(NamedTuple):
@@ -34,8 +34,8 @@ class Shade(NamedTuple):
 
 
 def shades(occlusion: Occlusion, label: str, paper: Paper) -> Iterator[Shade]:
-    """Each half second of leads in rows, by the change of one superclass."""
-    of_label = LABELS.index(label)
+    """Each half second of leads in rows, by the change of one class."""
+    of_label = occlusion.labels.index(label)
     most = float(np.abs(occlusion.by_piece[:, :, of_label]).max()) or 1.0
     for strip in paper.strips:
         for piece, change in enumerate(occlusion.by_piece[LEADS.index(strip.lead), :, of_label].tolist()):
@@ -46,13 +46,13 @@ def shades(occlusion: Occlusion, label: str, paper: Paper) -> Iterator[Shade]:
 
 
 def change_of(occlusion: Occlusion, label: str, lead: str) -> str:
-    """What silence of all of a lead does to a superclass, as it is written beside the lead."""
-    change = round(float(occlusion.by_lead[LEADS.index(lead), LABELS.index(label)]), 3)
+    """What silence of all of a lead does to a class, as it is written beside the lead."""
+    change = round(float(occlusion.by_lead[LEADS.index(lead), occlusion.labels.index(label)]), 3)
     return f"{change:+.3f}" if change else "0.000"
 
 
 def shade(occlusion: Occlusion, label: str) -> More:
-    """Shades each half second by the change of one superclass, and writes beside each lead its change."""
+    """Shades each half second by the change of one class, and writes beside each lead its change."""
 
     def draw(axes: "Axes", paper: Paper, x: float, y: float) -> None:
         from matplotlib.collections import PatchCollection
@@ -73,9 +73,9 @@ def shade(occlusion: Occlusion, label: str) -> More:
 
 def legend(occlusion: Occlusion, label: str) -> tuple[str, str]:
     """What the shading means, in two lines."""
-    of_label = LABELS.index(label)
+    of_label = occlusion.labels.index(label)
     most = float(np.abs(occlusion.by_piece[:, :, of_label]).max())
-    named = f"{MEANINGS[label]} ({occlusion.probabilities[of_label]:.3f})"
+    named = f"{meaning_of(label)} ({occlusion.probabilities[of_label]:.3f})"
     return (
         f"Shaded: what {named} loses (blue) or gains (orange) when that half second is silenced; darkest: {most:.2g}.",
         "Beside each lead: its change when all of it is silenced. No cause and no sum: leads repeat each other.",

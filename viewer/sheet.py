@@ -15,7 +15,7 @@ from ecgbatch.records.recording import SAMPLING_RATE, Recording
 from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer import paper as ecg_paper
 from ecgbatch.viewer.paper import FIRST_SECOND, MM_PER_SECOND, WIDTH, Paper, lay_out
-from ecgbatch.viewer.words import NAMES, person
+from ecgbatch.viewer.words import name_of, person
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,8 @@ NOTICE = "For research use only, never for diagnosis."
 WARN, SOFT, MARK, FAINT = "#9b2c2c", "#52667a", "#1f5f99", "#dbe4ec"
 LINE = 4.2
 """From one line of the head to the next."""
+MOST_BARS = 6
+"""Of probabilities, in the head."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,27 @@ def _draw_head(axes: "Axes", sheet: Sheet, top: float) -> None:
 
 
 def _draw_probabilities(axes: "Axes", sheet: Sheet, right: float, top: float) -> None:
-    """A bar for each superclass, with a tick at the model's threshold; those that reach it are in bold."""
+    """A bar for each class, with a tick at the model's threshold; those that reach it are in bold.
+
+    Of more classes than there is room for, those of the highest probabilities.
+    """
     from matplotlib.patches import Rectangle
 
     bar, width = right - 50, 38
-    for row, (label, probability) in enumerate(sheet.score.probabilities.items()):
+    all_of_them = sheet.score.probabilities
+    highest = sorted(all_of_them, key=all_of_them.__getitem__, reverse=True)[:MOST_BARS]
+    shown = {label: probability for label, probability in all_of_them.items() if label in highest}
+    for row, (label, probability) in enumerate(shown.items()):
         level, threshold = top - 3 - 5.6 * row, sheet.model.thresholds[label]
         weight = "bold" if label in sheet.score.superclasses else "normal"
-        write(axes, bar - 2, level, NAMES[label], ha="right", weight=weight)
+        write(axes, bar - 2, level, name_of(label), ha="right", weight=weight)
         axes.add_patch(Rectangle((bar, level - 2.6), width, 2.8, color=FAINT, linewidth=0))
         axes.add_patch(Rectangle((bar, level - 2.6), width * probability, 2.8, color=MARK, linewidth=0))
         axes.plot([bar + width * threshold] * 2, [level - 3.2, level + 0.8], color=WARN, linewidth=1.1)
         write(axes, right, level, f"{probability:.3f}", ha="right", weight=weight)
-    said = "probabilities; red: the model's threshold; bold: reached"
-    write(axes, right, top - 3 - 5.6 * len(sheet.score.probabilities), said, ha="right", color=SOFT, size=6)
+    of_many = f"the {len(shown)} highest of {len(all_of_them)} " if len(shown) < len(all_of_them) else ""
+    said = f"{of_many}probabilities; red: the model's threshold; bold: reached"
+    write(axes, right, top - 3 - 5.6 * len(shown), said, ha="right", color=SOFT, size=6)
 
 
 def _draw_foot(axes: "Axes", laid_out: Paper, shown: str, width: float) -> None:

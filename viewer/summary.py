@@ -1,6 +1,6 @@
 """A job in numbers, gathered in one pass over what it has scored."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest, nsmallest
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgbatch.db.scored import Scored
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.figures import AGE_GROUPS, SEXES, age_group
 from ecgbatch.records.recording import flag_of
 
@@ -26,23 +25,24 @@ GROUPS = tuple(("age", name) for name in (*AGE_GROUPS, "unknown")) + tuple(
 
 @dataclass
 class Group:
-    """Records of an age group or a sex, and how many of them have each superclass, (5,)."""
+    """Records of an age group or a sex, and how many of them have each class, (K,)."""
 
+    found: NDArray[np.int64]
     records: int = 0
-    found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LABELS), np.int64))
 
 
 @dataclass
 class Summary:
-    """Of a job: distributions (5, BINS), superclasses found (5,), groups, and the records worth a look.
+    """Of a job, by the classes of its model: distributions (K, BINS), found (K,), groups, and the records worth a look.
 
-    `highest` has of each superclass the record of the highest probability, `flagged` of each flag the first record;
+    `highest` has of each class the record of the highest probability, `flagged` of each flag the first record;
     `uncertain` are those where a probability is nearest to its threshold.
     """
 
-    distributions: NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(LABELS), BINS), np.int64))
-    found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LABELS), np.int64))
-    groups: dict[tuple[str, str], Group] = field(default_factory=lambda: defaultdict(Group))
+    labels: tuple[str, ...]
+    distributions: NDArray[np.int64]
+    found: NDArray[np.int64]
+    groups: dict[tuple[str, str], Group] = field(default_factory=dict)
     flags: Counter[str] = field(default_factory=Counter)
     highest: dict[str, Scored] = field(default_factory=dict)
     uncertain: list[Scored] = field(default_factory=list)
@@ -51,9 +51,10 @@ class Summary:
 
 
 def summarise(records: Iterable[Scored], thresholds: Mapping[str, float]) -> Summary:
-    """Gathers all of a job's records at the model's thresholds; memory stays flat."""
-    summary = Summary()
-    at = np.array([thresholds[label] for label in LABELS])
+    """Gathers all of a job's records at the thresholds of the model's classes, in its order; memory stays flat."""
+    classes = len(thresholds)
+    summary = Summary(tuple(thresholds), np.zeros((classes, BINS), np.int64), np.zeros(classes, np.int64))
+    at = np.array(list(thresholds.values()))
 
     def doubt(record: Scored) -> float:
         return float(np.abs(np.array(record.probabilities) - at).min())
@@ -78,14 +79,15 @@ def _add(summary: Summary, block: list[Scored], thresholds: NDArray[np.float64])
     summary.records += len(block)
     summary.found += found.sum(axis=0)
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    for label, name in enumerate(LABELS):
+    for label, name in enumerate(summary.labels):
         summary.distributions[label] += np.bincount(bins[:, label], minlength=BINS)
         known = [summary.highest[name]] if name in summary.highest else []
         [summary.highest[name]] = nlargest(1, [*known, *block], key=lambda record: record.probabilities[label])
-    for record, superclasses in zip(block, found, strict=True):
+    for record, classes in zip(block, found, strict=True):
         for group in (("age", age_group(record.age)), ("sex", SEXES.get(record.sex, "unknown"))):
-            summary.groups[group].records += 1
-            summary.groups[group].found += superclasses
+            of_group = summary.groups.setdefault(group, Group(np.zeros(len(summary.labels), np.int64)))
+            of_group.records += 1
+            of_group.found += classes
         flags = [flag_of(flag) for flag in record.flags]
         summary.flags.update(flags)
         for flag in flags:

@@ -2,12 +2,16 @@
 
 from datetime import UTC, datetime
 
-from ecgbatch.models.config import LABELS, MEANINGS
+from ecgbatch.models.config import MEANINGS
 from ecgbatch.records.recording import Flag, Reason
 
 REASONS = {str(reason): reason.meaning for reason in Reason}
 FLAGS = {str(flag): flag.meaning for flag in Flag}
-NAMES = {label: f"{MEANINGS[label]} ({label.upper()})" for label in LABELS}
+
+
+def name_of(label: str) -> str:
+    """A class in full: superclasses with what they are, others by their names."""
+    return f"{MEANINGS[label]} ({label.upper()})" if label in MEANINGS else label
 
 
 def person(age: float | None, sex: float | None) -> str:

@@ -52,13 +52,13 @@ class Outcomes:
     ) -> list[Outcome]:
         """The outcomes of the records of which these are the last windows to be scored.
 
-        `probabilities` are (n, 5), `features` (n, F) if they are to be kept.
+        `probabilities` are (n, K), `features` (n, F) if they are to be kept.
         """
         outcomes = []
         of_each = repeat(None) if features is None else features
-        for window, (norm, mi, sttc, cd, hyp), its_features in zip(windows, probabilities.tolist(), of_each):
+        for window, of_classes, its_features in zip(windows, probabilities.tolist(), of_each):
             scored = self._waiting.pop(window.record.path, [])
-            scored.append(Scored(window, (norm, mi, sttc, cd, hyp), its_features))
+            scored.append(Scored(window, tuple(of_classes), its_features))
             if len(scored) == window.of:
                 outcomes.append(self._outcome(scored))
             else:
@@ -70,10 +70,8 @@ class Outcomes:
         (first, probabilities, features), *others = scored
         quality, flags = first.quality, set(first.flags)
         if others:
-            norm, mi, sttc, cd, hyp = (
-                math.fsum(column) / len(scored) for column in zip(*(s.probabilities for s in scored))
-            )
-            probabilities = norm, mi, sttc, cd, hyp
+            columns = zip(*(s.probabilities for s in scored))
+            probabilities = tuple(math.fsum(column) / len(scored) for column in columns)
             quality = Quality(*(median(measure) for measure in zip(*(s.window.quality for s in scored))))
             if features is not None:
                 features = np.mean([s.features for s in scored if s.features is not None], axis=0)

@@ -59,13 +59,13 @@ class Scorer(Protocol):
         """(n, T, 12) mV at 100 Hz, as `score` takes it, and the quality of each record."""
 
     def score(self, cleaned: Any, metadata: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, T, 12), (n, 2) -> probabilities (n, 5)."""
+        """(n, T, 12), (n, 2) -> probabilities (n, K)."""
 
     def embed(self, cleaned: Any, metadata: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As `score`, and beside it the features (n, F) that the classifier was given."""
 
     def uncertain(self, probabilities: Sequence[float]) -> Sequence[str]:
-        """Of a record's five probabilities, the superclasses of which both answers are possible."""
+        """Of a record's probabilities, the classes of which both answers are possible."""
 
 
 @dataclass(frozen=True, slots=True)

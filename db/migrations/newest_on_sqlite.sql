@@ -17,7 +17,7 @@ CREATE TABLE models (
 	version TEXT NOT NULL, 
 	fingerprint TEXT NOT NULL, 
 	config JSON NOT NULL, 
-	created_at DATETIME NOT NULL, threshold_norm FLOAT DEFAULT '0.5' NOT NULL, threshold_mi FLOAT DEFAULT '0.5' NOT NULL, threshold_sttc FLOAT DEFAULT '0.5' NOT NULL, threshold_cd FLOAT DEFAULT '0.5' NOT NULL, threshold_hyp FLOAT DEFAULT '0.5' NOT NULL, 
+	created_at DATETIME NOT NULL, threshold_norm FLOAT DEFAULT '0.5', threshold_mi FLOAT DEFAULT '0.5', threshold_sttc FLOAT DEFAULT '0.5', threshold_cd FLOAT DEFAULT '0.5', threshold_hyp FLOAT DEFAULT '0.5', 
 	PRIMARY KEY (id), 
 	UNIQUE (fingerprint)
 );
@@ -100,11 +100,11 @@ CREATE TABLE "predictions" (
 	recording_id INTEGER NOT NULL, 
 	model_id INTEGER NOT NULL, 
 	job_id INTEGER NOT NULL, 
-	norm FLOAT NOT NULL, 
-	mi FLOAT NOT NULL, 
-	sttc FLOAT NOT NULL, 
-	cd FLOAT NOT NULL, 
-	hyp FLOAT NOT NULL, 
+	norm FLOAT, 
+	mi FLOAT, 
+	sttc FLOAT, 
+	cd FLOAT, 
+	hyp FLOAT, 
 	input_sha256 TEXT NOT NULL, 
 	flags TEXT NOT NULL, 
 	scored_at DATETIME NOT NULL, 
@@ -175,19 +175,6 @@ CREATE TABLE job_workers (
 	FOREIGN KEY(job_id) REFERENCES jobs (id)
 );
 
-CREATE VIEW results AS
-SELECT a.name AS archive, r.path, r.age, r.sex, m.name AS model, m.version,
-       p.norm, p.mi, p.sttc, p.cd, p.hyp, p.scored_at, p.flags,
-       CASE WHEN p.norm >= m.threshold_norm THEN 1 ELSE 0 END AS has_norm,
-       CASE WHEN p.mi >= m.threshold_mi THEN 1 ELSE 0 END AS has_mi,
-       CASE WHEN p.sttc >= m.threshold_sttc THEN 1 ELSE 0 END AS has_sttc,
-       CASE WHEN p.cd >= m.threshold_cd THEN 1 ELSE 0 END AS has_cd,
-       CASE WHEN p.hyp >= m.threshold_hyp THEN 1 ELSE 0 END AS has_hyp
-FROM predictions p
-JOIN recordings r ON r.id = p.recording_id
-JOIN archives a ON a.id = r.archive_id
-JOIN models m ON m.id = p.model_id;
-
 CREATE TABLE embeddings (
 	recording_id INTEGER NOT NULL, 
 	model_id INTEGER NOT NULL, 
@@ -199,7 +186,53 @@ CREATE TABLE embeddings (
 
 ;
 
-INSERT INTO alembic_version VALUES ('0008');
+CREATE TABLE model_classes (
+	model_id INTEGER NOT NULL, 
+	position SMALLINT NOT NULL, 
+	name TEXT NOT NULL, 
+	threshold FLOAT NOT NULL, 
+	PRIMARY KEY (model_id, position), 
+	FOREIGN KEY(model_id) REFERENCES models (id), 
+	UNIQUE (model_id, name)
+);
+
+CREATE TABLE class_probabilities (
+	recording_id INTEGER NOT NULL, 
+	model_id INTEGER NOT NULL, 
+	position SMALLINT NOT NULL, 
+	probability FLOAT NOT NULL, 
+	PRIMARY KEY (recording_id, model_id, position), 
+	FOREIGN KEY(recording_id, model_id) REFERENCES predictions (recording_id, model_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE VIEW results AS
+SELECT a.name AS archive, r.path, r.age, r.sex, m.name AS model, m.version,
+       p.norm, p.mi, p.sttc, p.cd, p.hyp, p.scored_at, p.flags,
+       CASE WHEN p.norm >= m.threshold_norm THEN 1 ELSE 0 END AS has_norm,
+       CASE WHEN p.mi >= m.threshold_mi THEN 1 ELSE 0 END AS has_mi,
+       CASE WHEN p.sttc >= m.threshold_sttc THEN 1 ELSE 0 END AS has_sttc,
+       CASE WHEN p.cd >= m.threshold_cd THEN 1 ELSE 0 END AS has_cd,
+       CASE WHEN p.hyp >= m.threshold_hyp THEN 1 ELSE 0 END AS has_hyp
+FROM predictions p
+JOIN recordings r ON r.id = p.recording_id
+JOIN archives a ON a.id = r.archive_id
+JOIN models m ON m.id = p.model_id
+WHERE p.norm IS NOT NULL;
+
+CREATE VIEW class_results AS
+SELECT a.name AS archive, r.path, r.age, r.sex, m.name AS model, m.version, c.name AS class, o.probability,
+       CASE WHEN o.probability >= c.threshold THEN 1 ELSE 0 END AS has, p.scored_at, p.flags
+FROM class_probabilities o
+JOIN model_classes c ON c.model_id = o.model_id AND c.position = o.position
+JOIN predictions p ON p.recording_id = o.recording_id AND p.model_id = o.model_id
+JOIN recordings r ON r.id = o.recording_id
+JOIN archives a ON a.id = r.archive_id
+JOIN models m ON m.id = o.model_id;
+
+INSERT INTO alembic_version VALUES ('0009');
 
 INSERT INTO database_identity VALUES (lower(hex(randomblob(16))));
 

@@ -5,6 +5,6 @@ FROM jobs j
 JOIN archives a ON a.id = j.archive_id
 JOIN models m ON m.id = j.model_id
 JOIN chunks c ON c.job_id = j.id
-WHERE j.id = COALESCE(:job, j.id)
+WHERE j.id = COALESCE(:job, j.id) AND m.threshold_norm IS NOT NULL  -- of others see the query classes
 GROUP BY j.id, a.name, m.name, m.version
 ORDER BY j.id

@@ -12,5 +12,6 @@ SELECT * FROM (
     JOIN models m ON m.id = j.model_id
     JOIN predictions p ON p.recording_id = i.recording_id AND p.model_id = j.model_id
     JOIN recordings r ON r.id = i.recording_id) AS candidates
+WHERE distance IS NOT NULL  -- as of classes of one's own
 ORDER BY distance, job_id, path
 LIMIT 100

@@ -1,29 +1,29 @@
-"""Probabilities that mean what they say: a scale and a shift of each superclass's logit.
+"""Probabilities that mean what they say: a scale and a shift of each class's logit.
 
 Platt 1999, Probabilistic outputs for support vector machines, with his smoothed targets. As the network's last layer is
 linear, both go into its weights, and scoring costs nothing more. The order of the records, and so every AUC, stays as
 it is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models.config import LABELS
+from ecgbatch.models.config import LAST_LAYER
 from ecgbatch.models.evaluation.metrics import expected_calibration_error
 from ecgbatch.models.weights.model import Weights
 
 PARTS = 5
 STEPS = 50
-LAST = "classifier.6"
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """For each superclass: the scale and the shift of its logit, and the expected calibration error with them.
+    """For each class: the scale and the shift of its logit, and the expected calibration error with them.
 
     The error is that of records which had no part in the fit.
     """
@@ -33,20 +33,20 @@ class Calibration:
     error: Array
 
     def __call__(self, logits: Array) -> Array:
-        """(R, 5) logits -> probabilities."""
+        """(R, K) logits -> probabilities."""
         calibrated: Array = 1 / (1 + np.exp(-(self.scale * logits + self.shift)))
         return calibrated
 
     def folded(self, weights: Weights) -> Weights:
         """Weights of a network whose probabilities are calibrated."""
         scaled = {
-            f"{LAST}.weight": (self.scale[:, None] * weights[f"{LAST}.weight"]).astype(np.float32),
-            f"{LAST}.bias": (self.scale * weights[f"{LAST}.bias"] + self.shift).astype(np.float32),
+            f"{LAST_LAYER}.weight": (self.scale[:, None] * weights[f"{LAST_LAYER}.weight"]).astype(np.float32),
+            f"{LAST_LAYER}.bias": (self.scale * weights[f"{LAST_LAYER}.bias"] + self.shift).astype(np.float32),
         }
         return {**weights, **scaled}
 
-    def as_dict(self) -> dict[str, dict[str, float]]:
-        columns = zip(LABELS, self.scale, self.shift, self.error, strict=True)
+    def as_dict(self, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+        columns = zip(labels, self.scale, self.shift, self.error, strict=True)
         return {
             name: {"scale": float(scale), "shift": float(shift), "error": float(error)}
             for name, scale, shift, error in columns
@@ -54,7 +54,7 @@ class Calibration:
 
 
 def calibrate(labels: NDArray[np.float32], logits: Array) -> Calibration:
-    """Fitted on (R, 5) labels and logits; its error by cross-fitting: each fifth by what the others gave."""
+    """Fitted on (R, K) labels and logits; its error by cross-fitting: each fifth by what the others gave."""
     scale, shift = _fits(labels, logits)
     part = np.arange(len(labels)) % PARTS
     probabilities = np.empty_like(logits)

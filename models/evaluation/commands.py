@@ -34,9 +34,9 @@ def labelled(function: F) -> F:
         ),
         click.option(
             "--columns",
-            metavar="path=NAME,mi=NAME,...",
+            metavar="path=NAME,CLASS=NAME,...",
             callback=lambda _context, _option, text: columns_by_role(text),
-            help="Your own table's columns for path, norm, mi, sttc, cd, hyp, age, sex, fold, if named otherwise.",
+            help="Your own table's columns for path, age, sex, fold and the model's classes, if named otherwise.",
         ),
         click.option("--fold", type=int, metavar="N", help="The records of one fold; without it all count."),
         click.option(
@@ -71,16 +71,16 @@ def evaluate(
 
     The labels are those of ptbxl_database.csv, beside which must lie scp_statements.csv, where records without a
     superclass are left out, or count as five zeros with --all-records; or a table of your own with a column path and
-    one of 0 and 1 for each superclass that it tells; or those in the headers of the job's own archive, SNOMED CT codes
-    as the PhysioNet/CinC challenges have them, where records are also left out whose codes leave a superclass open.
-    Gives AUC, average precision, F1, precision, recall and calibration error per superclass, macro and micro, and by
+    one of 0 and 1 for each class of the model that it tells; or those in the headers of the job's own archive, SNOMED
+    CT codes as the PhysioNet/CinC challenges have them, where records are also left out whose codes leave a superclass
+    open. Gives AUC, average precision, F1, precision, recall and calibration error per class, macro and micro, and by
     age and sex, with 95 % bootstrap intervals.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # sums in one order, so the same digits; set before numpy comes
     from ecgbatch.models.evaluation import conformal, figures
 
     known, [found] = _predictions([job], labels, columns, fold, all_records)
-    evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.superclasses)
+    evaluation = figures.evaluate(found.records, found.probabilities, found.model.thresholds, known.classes)
     about = {"job": job, "model": str(found.model), "fingerprint": found.model.fingerprint}
     about |= {"labels": labels.name, "labels_sha256": known.sha256, "fold": fold}
     about |= {"without_prediction": found.without_prediction, "left_out": known.left_out}
@@ -89,7 +89,7 @@ def evaluate(
 
         write_page(page, about, evaluation, found)
     limits, uncertain = conformal.kept(
-        figures.labels_of(found.records), found.probabilities, known.superclasses, found.model.uncertain
+        figures.labels_of(found.records), found.probabilities, known.classes, found.model.uncertain
     )
     if as_json:
         promise = {"uncertain": {"records": uncertain, "superclasses": [each.as_dict() for each in limits]}}
@@ -128,7 +128,7 @@ def compare(
     records, *probabilities = in_common(*jobs)
     found = comparison.compare(
         records,
-        known.superclasses,
+        known.classes,
         (probabilities[0], probabilities[1]),
         (jobs[0].model.thresholds, jobs[1].model.thresholds),
     )
@@ -179,6 +179,8 @@ def measure(archive: Path, wanted: str | None, fold: int, declare: list[str] | N
     settings = load()
     registry = Registry(settings.model_dir)
     model = registry.find(wanted or settings.model)
+    if not model.tells_superclasses:
+        raise EcgbatchError(f"{model} tells classes of its own, and PTB-XL's labels are of the superclasses")
     records = [record for record in labelled_records(archive / "ptbxl_database.csv") if record.fold == fold]
     if not records:
         raise EcgbatchError(f"{archive} has no record of fold {fold} with labels: choose another fold")
@@ -204,17 +206,23 @@ def _predictions(
     """The labels, of one fold if it is given, and what each job predicted for their records."""
     from ecgbatch.db.migrate import open_database
     from ecgbatch.models.evaluation.labels import read_labels
-    from ecgbatch.models.evaluation.predictions import predictions
+    from ecgbatch.models.evaluation.predictions import model_of, predictions
     from ecgbatch.models.weights.registry import Registry
 
     settings = load()
-    labels = read_labels(file, columns, not all_records, settings.follow_links)
+    registry, database = Registry(settings.model_dir), open_database(settings.database_url)
+    with database.read() as connection:
+        models = [model_of(connection, registry, job) for job in jobs]
+    classes = tuple(name for name in models[0].labels if all(name in model.labels for model in models))
+    if not classes:
+        raise EcgbatchError(f"{' and '.join(map(str, models))} have no class in common: they cannot be compared")
+    labels = read_labels(file, columns, not all_records, settings.follow_links, classes)
     if fold is not None:
         labels = replace(labels, records=[record for record in labels.records if record.fold == fold])
         if not labels.records:
             raise EcgbatchError(f"{file} has no record of fold {fold} with labels: choose another fold")
-    with open_database(settings.database_url).read() as connection:
-        found = [predictions(connection, Registry(settings.model_dir), job, labels) for job in jobs]
+    with database.read() as connection:
+        found = [predictions(connection, model, job, labels) for model, job in zip(models, jobs, strict=True)]
     for each in found:
         if each.remaining:
             print_note(f"job {each.job} is not finished: {each.remaining:,} of {each.total:,} records remain")
@@ -234,7 +242,7 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
         + [figures[metric].value for metric in decided]
         for row, figures in evaluation.figures.items()
     ]
-    columns = ["superclass", "records", "threshold", *ranked, *decided]
+    columns = ["class", "records", "threshold", *ranked, *decided]
     print_rows([column.replace("_", " ") for column in columns], rows)
     print()
     groups = [[g.by, g.name, g.records, *(str(g.figures[metric]) for metric in ranked)] for g in evaluation.groups]
@@ -243,7 +251,7 @@ def _print_evaluation(about: dict[str, Any], evaluation: "Evaluation") -> None:
 
 def _print_limits(limits: "list[Kept]", uncertain: int, records: int) -> None:
     print()
-    columns = ["superclass", "uncertain from", "to", "records", "coverage with it", "without it", "of halves"]
+    columns = ["class", "uncertain from", "to", "records", "coverage with it", "without it", "of halves"]
     rows = [
         [
             of.superclass,
@@ -271,7 +279,7 @@ def _print_comparison(about: dict[str, Any], comparison: "Comparison") -> None:
         for row, figures in comparison.differences.items()
     ]
     differences = [f"difference of {metric.replace('_', ' ')}" for metric in shown]
-    print_rows(["superclass", *differences, "now right", "now wrong"], rows)
+    print_rows(["class", *differences, "now right", "now wrong"], rows)
 
 
 def _print_about(about: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ ZERO_OR_ONE = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 
 
 class LabelledRecord(NamedTuple):
-    """A record and its labels, 0 or 1 each, in the order of the superclasses that the table tells; age is in years.
+    """A record and its labels, 0 or 1 each, in the order of the classes that the table tells; age is in years.
 
     `statements`, of PTB-XL alone, are 0 or 1 for each row of scp_statements.csv. `patient` is by whatever name the
     table has; empty where it names none.
@@ -38,26 +38,30 @@ class LabelledRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """Records with labels, which of the five superclasses these are, and the SHA-256 of where they were read.
+    """Records with labels, which of a model's classes these are, and the SHA-256 of where they were read.
 
     `left_out`, of an archive's headers, counts the records that have no labels.
     """
 
-    superclasses: tuple[str, ...]
+    classes: tuple[str, ...]
     records: list[LabelledRecord]
     sha256: str
     left_out: int | None = None
 
 
 def read_labels(
-    file: Path, columns: Mapping[str, str], superclass_only: bool = True, follow_links: bool = False
+    file: Path,
+    columns: Mapping[str, str],
+    superclass_only: bool = True,
+    follow_links: bool = False,
+    classes: tuple[str, ...] = LABELS,
 ) -> Labels:
-    """The labels in a CSV table, or in the headers of the archive at `file`: see `snomed.archive_labels`.
+    """What a CSV table, or the headers of the archive at `file`, see `snomed.archive_labels`, tell of some classes.
 
     A table with the column scp_codes is PTB-XL's, see `ptbxl`, with or without the records that have no superclass. Any
-    other, or one for which `columns` are named, has a column path and one of 0 and 1 for each superclass that it tells:
-    norm, mi, sttc, cd, hyp; age, sex, fold and patient if it likes. `columns` says which column is meant by each of
-    these names, where it has another. Raises EcgbatchError for a table that is not so.
+    other, one for which `columns` are named, or one that is asked for other classes, has a column path and one of 0 and
+    1 for each class that it tells, by its name; age, sex, fold and patient if it likes. `columns` says which column is
+    meant by each of these names, where it has another. Raises EcgbatchError for a table that is not so.
     """
     from ecgbatch.models.evaluation.ptbxl import labelled_records
 
@@ -66,33 +70,40 @@ def read_labels(
 
         if columns:
             raise EcgbatchError(f"--columns names those of a table, and {file} is an archive: its headers are read")
+        if classes != LABELS:
+            raise EcgbatchError(f"headers tell the superclasses alone: give a table that tells {', '.join(classes)}")
         return archive_labels(file, superclass_only, follow_links)
     if not file.exists():
         raise EcgbatchError(f"there is no file {file}: give ptbxl_database.csv, a table of your own, or an archive")
-    if not columns and "scp_codes" in columns_of(text_file(file)):
-        superclasses, records = tuple(LABELS), labelled_records(file, superclass_only)
+    told: tuple[str, ...] = LABELS
+    if not columns and classes == LABELS and "scp_codes" in columns_of(text_file(file)):
+        records = labelled_records(file, superclass_only)
     else:
-        superclasses, records = _plain_labels(file, columns)
+        told, records = _plain_labels(file, columns, classes)
     if not records:
         raise EcgbatchError(f"{file} has no record with labels")
-    return Labels(superclasses, records, _sha256(file))
+    return Labels(told, records, _sha256(file))
 
 
-def _plain_labels(file: Path, columns: Mapping[str, str]) -> tuple[tuple[str, ...], list[LabelledRecord]]:
-    known = (*ROLES, "fold", "patient", *LABELS)
+def _plain_labels(
+    file: Path, columns: Mapping[str, str], classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[LabelledRecord]]:
+    known = (*ROLES, "fold", "patient", *classes)
     if unknown := sorted(set(columns) - set(known)):
         raise EcgbatchError(f"--columns takes {', '.join(known)}, not {unknown[0]!r}")
     table = Table(text_file(file), columns)
     table.index("path", needed=True)
-    superclasses = tuple(name for name in LABELS if table.index(name) is not None)
-    if not superclasses:
-        raise EcgbatchError(f"{file} tells none of {', '.join(LABELS)}: name a column with --columns norm=NAME")
-    return superclasses, list(_records(table, superclasses))
+    told = tuple(name for name in classes if table.index(name) is not None)
+    if not told:
+        raise EcgbatchError(
+            f"{file} tells none of {', '.join(classes)}: name a column with --columns {classes[0]}=NAME"
+        )
+    return told, list(_records(table, told))
 
 
-def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRecord]:
+def _records(table: Table, classes: tuple[str, ...]) -> Iterator[LabelledRecord]:
     path, fold, patient = (table.index(role) for role in ("path", "fold", "patient"))
-    columns = [table.index(name) for name in superclasses]
+    columns = [table.index(name) for name in classes]
     seen = set()
     for row in table.rows():
         record = normal_path(cell(row.cells, path))
@@ -101,7 +112,7 @@ def _records(table: Table, superclasses: tuple[str, ...]) -> Iterator[LabelledRe
         seen.add(record)
         labels = tuple(ZERO_OR_ONE.get(cell(row.cells, column).strip(), -1) for column in columns)
         if -1 in labels:
-            name = superclasses[labels.index(-1)]
+            name = classes[labels.index(-1)]
             raise EcgbatchError(f"{table.file.name}, line {row.line}: {name} is neither 0 nor 1")
         named = cell(row.cells, patient).strip()
         yield LabelledRecord(record, fold_of(table, row, fold), row.age, row.sex, labels, patient=named)

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from ecgbatch import pages
-from ecgbatch.models.config import MEANINGS
+from ecgbatch.models.config import meaning_of
 from ecgbatch.models.evaluation import pictures
 from ecgbatch.models.evaluation.bootstrap import RESAMPLES, Estimate
 from ecgbatch.models.evaluation.figures import METRICS, Evaluation, decided, labels_of
@@ -18,7 +18,7 @@ from ecgbatch.models.weights.model import Model
 from ecgbatch.settings import EcgbatchError
 
 VALIDATION_FOLD = 9
-NAMES = MEANINGS | {"macro": "mean of the superclasses (macro)", "micro": "all decisions pooled (micro)"}
+AVERAGES = {"macro": "mean of the classes (macro)", "micro": "all decisions pooled (micro)"}
 HEADS = {
     "auc": "AUC",
     "average_precision": "average precision",
@@ -85,7 +85,7 @@ def _tiles(evaluation: Evaluation, without_prediction: int) -> str:
     tiles = [
         ("macro AUC", _number(macro["auc"].value), _interval(macro["auc"])),
         ("macro F1", _number(macro["f1"].value), _interval(macro["f1"])),
-        ("all superclasses right", _number(evaluation.exact_match.value), _interval(evaluation.exact_match)),
+        ("all classes right", _number(evaluation.exact_match.value), _interval(evaluation.exact_match)),
         ("records", f"{evaluation.records:,}", f"{without_prediction:,} more without a prediction"),
     ]
     return "".join(
@@ -94,8 +94,12 @@ def _tiles(evaluation: Evaluation, without_prediction: int) -> str:
     )
 
 
+def _named(row: str) -> str:
+    return AVERAGES.get(row) or meaning_of(row)
+
+
 def _answer(evaluation: Evaluation) -> list[str]:
-    rows = {NAMES[row]: figures for row, figures in evaluation.figures.items()}
+    rows = {_named(row): figures for row, figures in evaluation.figures.items()}
     return [
         pictures.intervals(f"{HEADS[metric]} with its 95 % interval", {row: rows[row][metric] for row in rows})
         for metric in ("auc", "f1")
@@ -126,7 +130,7 @@ def _group_pictures(evaluation: Evaluation) -> list[str]:
 def _sections(evaluation: Evaluation, predictions: Predictions) -> list[str]:
     names, probabilities = list(evaluation.thresholds), predictions.probabilities
     labels, found = labels_of(predictions.records), decided(probabilities, names, evaluation.thresholds)
-    columns = zip((MEANINGS[name] for name in names), labels.T, probabilities.T, found.T, strict=True)
+    columns = zip(map(meaning_of, names), labels.T, probabilities.T, found.T, strict=True)
     superclasses = [pictures.Superclass(*column) for column in columns]
     return [
         f'<h2>{escape(title)}</h2>\n<p class="small">{escape(caption)}</p>\n<div class="panels">{"".join(panels)}</div>'
@@ -149,11 +153,11 @@ def _provenance(about: Mapping[str, Any]) -> str:
 
 def _figures_table(evaluation: Evaluation) -> str:
     rows = [
-        [NAMES[row], evaluation.positives.get(row), evaluation.thresholds.get(row)]
+        [_named(row), evaluation.positives.get(row), evaluation.thresholds.get(row)]
         + [figures[metric] for metric in METRICS]
         for row, figures in evaluation.figures.items()
     ]
-    return pages.table(["superclass", "records", "threshold", *HEADS.values()], rows, _cell)
+    return pages.table(["class", "records", "threshold", *HEADS.values()], rows, _cell)
 
 
 def _groups_table(evaluation: Evaluation) -> str:

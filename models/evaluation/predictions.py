@@ -6,7 +6,6 @@ import numpy as np
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db import reports
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.labels import LabelledRecord, Labels
 from ecgbatch.models.evaluation.metrics import Numbers
 from ecgbatch.models.weights.model import Model
@@ -16,7 +15,7 @@ from ecgbatch.settings import EcgbatchError
 
 @dataclass(frozen=True)
 class Predictions:
-    """A job's probabilities (R, K) of R labelled records, for the K superclasses that are labelled.
+    """A job's probabilities (R, K) of R labelled records, for the K classes that are labelled.
 
     `without_prediction` counts the labelled records that the job has not scored, `remaining` those of the job's
     `total` records that have not come to their end.
@@ -31,10 +30,15 @@ class Predictions:
     remaining: int
 
 
-def predictions(connection: Connection, registry: Registry, job: int, labels: Labels) -> Predictions:
-    """Raises EcgbatchError when there is no such job, its model is not here, or it scored no labelled record."""
+def model_of(connection: Connection, registry: Registry, job: int) -> Model:
+    """Raises EcgbatchError when there is no such job, or its model is not here."""
+    reports.progress(connection, job)
+    return registry.by_fingerprint(reports.model_fingerprint(connection, job))
+
+
+def predictions(connection: Connection, model: Model, job: int, labels: Labels) -> Predictions:
+    """Of a job that is there, by its model. Raises EcgbatchError when it scored no labelled record."""
     [progress] = reports.progress(connection, job)
-    model = registry.by_fingerprint(reports.model_fingerprint(connection, job))
     labelled = {record.path for record in labels.records}
     found = {path: values for path, values in reports.probabilities(connection, job) if path in labelled}
     records = [record for record in labels.records if record.path in found]
@@ -43,7 +47,7 @@ def predictions(connection: Connection, registry: Registry, job: int, labels: La
             f"job {job} has predictions for none of the {len(labelled):,} records with labels: the paths in the table "
             "must be those of the job's records (of PTB-XL those in the column filename_lr)"
         )
-    columns = [LABELS.index(name) for name in labels.superclasses]
+    columns = [model.labels.index(name) for name in labels.classes]
     probabilities = np.array([found[record.path] for record in records], np.float64)[:, columns]
     return Predictions(
         job, model, records, probabilities, len(labelled) - len(records), progress.total, progress.remaining

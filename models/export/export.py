@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels.compiled import classes_of
 from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
 from ecgbatch.models.kernels.filtering import Filters, both_ways
 from ecgbatch.models.network import ParallelXLSTM, slstm_scan
@@ -159,7 +160,7 @@ def _difference(score: Score, signals: NDArray[np.float64], raw: bool, model: Mo
 
 
 def _in_torch(model: Model, weights: Weights, cleaned: Array, metadata: Array, kind: torch.dtype) -> NDArray[Any]:
-    network = _loaded(ParallelXLSTM(model.config), weights).to(kind)
+    network = _loaded(ParallelXLSTM(model.config, classes=len(model.labels)), weights).to(kind)
     batches = (slice(start, start + CHECKED_AT_ONCE) for start in range(0, len(cleaned), CHECKED_AT_ONCE))
     with torch.inference_mode():
         inputs = ([torch.from_numpy(part[batch]).to(kind) for part in (cleaned, metadata)] for batch in batches)
@@ -181,7 +182,7 @@ def _write_onnx(
 
     from ecgbatch.models.export.onnx_graph import onnx_model
 
-    network = _loaded(ParallelXLSTM(config), weights)
+    network = _loaded(ParallelXLSTM(config, classes=classes_of(weights)), weights)
     path.write_bytes(onnx_model(network, normalization, about["int8"], about).SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -201,7 +202,7 @@ def _write_torchscript(
             "ignore"
         )  # torch would have us use its newer formats, and warns of sizes that never change
         slstm, mlstm = (torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks))
-        network: nn.Module = _loaded(WholeSequence(config, slstm, mlstm), weights)
+        network: nn.Module = _loaded(WholeSequence(config, slstm, mlstm, classes=classes_of(weights)), weights)
         if normalization is not None:
             network = Cleaning(network, normalization).eval()
         example = torch.randn(2, SAMPLES, len(LEADS)), torch.randn(2, 2)

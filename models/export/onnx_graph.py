@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ecgbatch.models import folding
-from ecgbatch.models.config import LABELS, METADATA_DIM, QKV_BLOCK
+from ecgbatch.models.config import METADATA_DIM, QKV_BLOCK
 from ecgbatch.models.export.onnx_builder import BATCH, Graph, Shape, floats
 from ecgbatch.models.layers import NORM_EPS, CausalConv, Norm
 from ecgbatch.models.network import MLSTM, MLSTM_EPS, SLSTM, FeedForward, MLSTMBlock, ParallelXLSTM, SLSTMBlock
@@ -36,7 +36,7 @@ END = np.iinfo(np.int64)  # where a Slice ends that goes to the end
 def onnx_model(
     network: ParallelXLSTM, normalization: Normalization | None, int8: bool, about: dict[str, Any]
 ) -> onnx.ModelProto:
-    """The whole model: `signal` (B, T, 12) and `metadata` (B, 2) -> `probabilities` (B, 5), all float32.
+    """The whole model: `signal` (B, T, 12) and `metadata` (B, 2) -> `probabilities` (B, K), all float32.
 
     The signal is cleaned already or, when there is a normalisation to clean it by, in mV at 100 Hz. `about` goes into
     the file's metadata.
@@ -50,10 +50,10 @@ def onnx_model(
     y = g.op("Concat", *pooled, seen, axis=-1)
     y = g.op("Relu", linear(g, y, network.classifier[0]))
     y = g.op("Relu", linear(g, y, network.classifier[3]))
-    logits = linear(g, y, network.classifier[6])
+    logits, classes = linear(g, y, network.classifier[6]), len(cast(nn.Linear, network.classifier[6]).weight)
     g.scopes[0].nodes.append(helper.make_node("Sigmoid", [logits], ["probabilities"]))
 
-    shapes = {"signal": ("samples", len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (len(LABELS),)}
+    shapes = {"signal": ("samples", len(LEADS)), "metadata": (METADATA_DIM,), "probabilities": (classes,)}
     *inputs, output = (floats(name, (BATCH, *shape)) for name, shape in shapes.items())
     graph = helper.make_graph(g.scopes[0].nodes, "ecgbatch", inputs, [output], [*g.constants.values()])
     opsets = [helper.make_opsetid("", OPSET)]

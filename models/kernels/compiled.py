@@ -16,6 +16,7 @@ from ecgbatch.models.config import (
     CLASSIFIER_HIDDEN,
     CONV_WIDTH,
     LABELS,
+    LAST_LAYER,
     METADATA_DIM,
     METADATA_HIDDEN,
     QKV_BLOCK,
@@ -108,7 +109,8 @@ class CompiledNetwork:
             raise EcgbatchError(
                 f"the compiled kernel needs heads as wide as a multiple of {LANES}, not {config.head_dim}: use torch"
             )
-        _check_weights(weights, config)
+        self.classes = classes_of(weights)
+        _check_weights(weights, config, self.classes)
         stacked = config.variant == "stacked"
         self._network = _kernel.load(
             self.instructions,
@@ -119,11 +121,12 @@ class CompiledNetwork:
             1 if stacked else config.blocks,
             config.blocks if stacked else 1,
             config.ffn_dim,
+            self.classes,
             np.concatenate([part.astype(np.float32).ravel() for part in _for_kernel(weights, config)]),
         )
 
     def __call__(self, signal: Array, metadata: Array) -> Array:
-        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, 5) probabilities.
+        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, K) probabilities.
 
         Both float32 and C-contiguous. Raises EcgbatchError for arrays of another kind, MemoryError when the
         workspace (1.5 kB per time step and 1 MB at embedding 128, whatever the batch) is not to be had.
@@ -141,7 +144,7 @@ class CompiledNetwork:
         batch, samples = signal.shape[:2]
         if not self.config.patch <= samples <= LONGEST:
             raise EcgbatchError(f"a signal must have {self.config.patch} to {LONGEST} samples, not {samples}: cut it")
-        probabilities = np.empty((batch, len(LABELS)), dtype=np.float32)
+        probabilities = np.empty((batch, self.classes), dtype=np.float32)
         _kernel.run(self._network, signal, metadata, probabilities, features, batch, samples)
         return probabilities
 
@@ -156,8 +159,13 @@ def _check(name: str, array: AnyArray, shape: tuple[int | None, ...], dtype: typ
         raise EcgbatchError(f"{name} must be {kind}, not {array.dtype}: use ascontiguousarray")
 
 
-def _check_weights(weights: Mapping[str, Array], config: NetworkConfig) -> None:
-    expected = dict(parameter_shapes(config))
+def classes_of(weights: Mapping[str, Any]) -> int:
+    """How many classes weights tell, by their last layer; without one, as many as there are superclasses."""
+    return np.size(weights[f"{LAST_LAYER}.bias"]) if f"{LAST_LAYER}.bias" in weights else len(LABELS)
+
+
+def _check_weights(weights: Mapping[str, Array], config: NetworkConfig, classes: int) -> None:
+    expected = dict(parameter_shapes(config, classes))
     for name, shape in expected.items():
         if name not in weights:
             raise EcgbatchError(f"the weights lack {name}")
@@ -174,8 +182,8 @@ def _shapes_within(prefix: str, shapes: Shapes) -> Shapes:
         yield f"{prefix}.{name}", shape
 
 
-def parameter_shapes(config: NetworkConfig) -> Shapes:
-    """Name and shape of every parameter of a network, as in its state_dict."""
+def parameter_shapes(config: NetworkConfig, classes: int = len(LABELS)) -> Shapes:
+    """Name and shape of every parameter of a network of so many classes, as in its state_dict."""
     dim = config.embedding_dim
     wide, narrow = CLASSIFIER_HIDDEN
     yield "embedding.weight", (dim, config.inputs)
@@ -193,8 +201,8 @@ def parameter_shapes(config: NetworkConfig) -> Shapes:
     yield "classifier.0.bias", (wide,)
     yield "classifier.3.weight", (narrow, wide)
     yield "classifier.3.bias", (narrow,)
-    yield "classifier.6.weight", (len(LABELS), narrow)
-    yield "classifier.6.bias", (len(LABELS),)
+    yield f"{LAST_LAYER}.weight", (classes, narrow)
+    yield f"{LAST_LAYER}.bias", (classes,)
 
 
 def _levels(config: NetworkConfig) -> list[tuple[str, str, int]]:
@@ -244,7 +252,7 @@ def _for_kernel(weights: Mapping[str, Array], config: NetworkConfig) -> Iterator
             for number in range(blocks):
                 yield from layout(_within(f"{branch}.blocks.{number}.", weights), config)
             yield 1 + weights[f"{branch}.post_blocks_norm.weight"]
-    for layer in ("metadata_net.0", "classifier.0", "classifier.3", "classifier.6"):
+    for layer in ("metadata_net.0", "classifier.0", "classifier.3", LAST_LAYER):
         yield weights[f"{layer}.weight"]
         yield weights[f"{layer}.bias"]
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.kernels.compiled import classes_of
 from ecgbatch.models.kernels.filtering import Filters
 from ecgbatch.models.kernels.triton_scan import fastest_scan
 from ecgbatch.models.network import (
@@ -49,7 +50,9 @@ class CudaNetwork:
         if self.device.type == "cuda":
             require_gpu()
         torch.set_float32_matmul_precision("highest")  # some environments turn TF32 on
-        self._network = WholeSequence(config, fastest_scan(config, self.device), mlstm_in_chunks)
+        self._network = WholeSequence(
+            config, fastest_scan(config, self.device), mlstm_in_chunks, classes=classes_of(weights)
+        )
         self._network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
         self._network.eval().to(self.device)
         self._filters = Filters().to(self.device)
@@ -62,7 +65,7 @@ class CudaNetwork:
             return scaled, quality.measure(filtered.cpu().numpy())
 
     def __call__(self, signal: Tensor | NDArray[np.float32], metadata: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, T, 12) from `clean`, (B, 2) age in years and sex -> probabilities (B, 5)."""
+        """(B, T, 12) from `clean`, (B, 2) age in years and sex -> probabilities (B, K)."""
         with torch.inference_mode():
             probabilities: NDArray[np.float32] = self._network(self._put(signal), self._put(metadata)).cpu().numpy()
             return probabilities
@@ -100,9 +103,14 @@ class WholeSequence(ParallelXLSTM):
     """
 
     def __init__(
-        self, config: NetworkConfig, slstm_scan: SLSTMScan, mlstm_scan: MLSTMScan, dropout: float = 0.3
+        self,
+        config: NetworkConfig,
+        slstm_scan: SLSTMScan,
+        mlstm_scan: MLSTMScan,
+        dropout: float = 0.3,
+        classes: int = len(LABELS),
     ) -> None:
-        super().__init__(config, dropout)
+        super().__init__(config, dropout, classes)
         for layer in self.modules():
             if isinstance(layer, SLSTM):
                 layer.scan = slstm_scan

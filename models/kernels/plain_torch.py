@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels.compiled import classes_of
 from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.weights.model import Weights
 
@@ -19,12 +20,12 @@ class TorchNetwork:
 
     def __init__(self, weights: Weights, config: NetworkConfig, device: str = "cpu") -> None:
         self.device = device
-        self._network = ParallelXLSTM(config)
+        self._network = ParallelXLSTM(config, classes=classes_of(weights))
         self._network.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
         self._network.eval().to(device)
 
     def __call__(self, signal: Array, metadata: Array) -> Array:
-        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, 5) probabilities."""
+        """(B, T, 12) filtered and normalised, (B, 2) age in years and sex -> (B, K) probabilities."""
         with torch.inference_mode():
             probabilities: Array = self._network(*self._put(signal, metadata)).cpu().numpy()
             return probabilities

@@ -10,14 +10,31 @@ from ecgbatch.printing import print_note, say
 from ecgbatch.settings import load
 
 
+def _classes(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """What --classes takes. The superclasses, in whatever order, are those of the models that ship."""
+    from ecgbatch.models.config import LABELS, check_classes
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    check_classes(names)
+    return LABELS if sorted(names) == sorted(LABELS) else names
+
+
 @command("tune", example="ecgbatch model tune /data/mine --labels mine.csv --folder tuning --name mine --version 1")
 @click.argument("archive", type=PATH, help="The archive's root.")
-@click.option("--labels", type=PATH, required=True, metavar="FILE.csv", help="A column for each superclass, 0 or 1.")
+@click.option("--labels", type=PATH, required=True, metavar="FILE.csv", help="A column for each class, 0 or 1.")
 @click.option(
     "--columns",
-    metavar="path=NAME,mi=NAME,...",
+    metavar="path=NAME,CLASS=NAME,...",
     callback=lambda _context, _option, text: columns_by_role(text),
-    help="The table's columns for path, norm, mi, sttc, cd, hyp, age, sex, patient, if named otherwise.",
+    help="The table's columns for path, age, sex, patient and the classes, if named otherwise.",
+)
+@click.option(
+    "--classes",
+    metavar="NAME,...",
+    callback=_classes,
+    help="What it is to learn, each a column of the labels; default: what the model tells.",
 )
 @click.option("--from", "wanted", metavar="NAME[:VERSION]", help="The model to begin with; default: ECGBATCH_MODEL.")
 @click.option("--frozen", is_flag=True, help="Let only the classifier learn, not the features below it.")
@@ -30,6 +47,7 @@ def tune(
     archive: Path,
     labels: Path,
     columns: dict[str, str],
+    classes: tuple[str, ...] | None,
     wanted: str | None,
     frozen: bool,
     epochs: int,
@@ -40,10 +58,10 @@ def tune(
 ) -> None:
     """Let a model go on learning from your own labels.
 
-    The labels are of the five superclasses, as `model evaluate` takes them. One patient in five, of a table with the
-    column patient, or else one record in five, chooses the epoch, the calibration and the thresholds; the others train.
-    Records must be ten seconds long. The model goes to ECGBATCH_MODEL_DIR, and `run` uses it by its name. Stopped, it
-    goes on where it was at the next call.
+    The labels are of the five superclasses, as `model evaluate` takes them, or of --classes of your own, for which the
+    network gets a new last layer. One patient in five, of a table with the column patient, or else one record in five,
+    chooses the epoch, the calibration and the thresholds; the others train. Records must be ten seconds long. The model
+    goes to ECGBATCH_MODEL_DIR, and `run` uses it by its name. Stopped, it goes on where it was at the next call.
     """
     require_torch("training")
     from ecgbatch.models.evaluation.labels import read_labels
@@ -58,9 +76,10 @@ def tune(
 
         require_gpu()
     model = registry.find(wanted or settings.model)
-    how, known = tuning.settings_of(model, frozen, epochs), read_labels(labels, columns)
-    examples = tuning.examples_of(archive, known, folder, device, print_note)
-    run = Training(how, folder, examples, start=model.weights())
+    classes = classes or model.labels
+    how, known = tuning.settings_of(model, classes, frozen, epochs), read_labels(labels, columns, classes=classes)
+    examples = tuning.examples_of(archive, known, classes, folder, device, print_note)
+    run = Training(how, folder, examples, start=tuning.start_of(model, classes))
     if not run.ended:
         registry.check_free(name, version)
     run.run(print_note)
@@ -68,5 +87,6 @@ def tune(
     about = {"from": model.fingerprint, "labels_sha256": known.sha256, "records": len(examples.labels)}
     registry.declare(tuned, tuned=about)
     say(f"{tuned}  fingerprint {tuned.fingerprint[:12]}  in {tuned.folder}")
-    before, after = (tuning.macro_auc(each, examples) for each in (model, tuned))
-    print(f"macro AUC on the {len(examples.validation):,} records that validate: {after:.4f}, by {model} {before:.4f}")
+    before = f", by {model} {tuning.macro_auc(model, examples):.4f}" if model.labels == classes else ""
+    after = tuning.macro_auc(tuned, examples)
+    print(f"macro AUC on the {len(examples.validation):,} records that validate: {after:.4f}{before}")

@@ -28,7 +28,8 @@ Say = Callable[[str], None]
 class Examples:
     """The R records of folds 1 to 9 on one device, float32, and the fold of each.
 
-    Signals (R, 1000, 12) cleaned, metadata (R, 2) age in years and sex, labels (R, 5) and statements (R, 71) 0 or 1.
+    Signals (R, 1000, 12) cleaned, metadata (R, 2) age in years and sex, labels (R, K) and statements (R, S) 0 or 1: of
+    PTB-XL the 5 superclasses and 71 statements. With `none_counts` records that have no label validate too.
     """
 
     signals: Tensor
@@ -36,6 +37,7 @@ class Examples:
     labels: Tensor
     statements: Tensor
     folds: Tensor
+    none_counts: bool = False
 
     def training(self, settings: TrainingSettings) -> Tensor:
         """The numbers of the records that are learned from, on the CPU."""
@@ -46,8 +48,9 @@ class Examples:
 
     @property
     def validation(self) -> Tensor:
-        """The numbers of the records that choose, those of fold 9 with a superclass, on the CPU."""
-        return _numbers((self.folds == VALIDATION_FOLD) & self._with_superclass)
+        """The numbers of the records that choose, on the CPU: those of fold 9, as a rule with a superclass."""
+        chosen = self.folds == VALIDATION_FOLD
+        return _numbers(chosen if self.none_counts else chosen & self._with_superclass)
 
     def of_fold(self, fold: int) -> Tensor:
         """The numbers of all records of a fold, on the CPU."""

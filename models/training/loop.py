@@ -7,7 +7,6 @@ augmentation and its dropout follow from the seed and the number of the step, so
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecgbatch.models import preprocessing
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.evaluation.calibration import calibrate
 from ecgbatch.models.evaluation.metrics import best_threshold, roc_auc
 from ecgbatch.models.kernels import compiled
@@ -34,7 +32,6 @@ from ecgbatch.settings import EcgbatchError
 SAVE_SECONDS = 60
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 SCORED_AT_ONCE = {"cpu": 32, "cuda": 256}
-COLUMNS = ("epoch", "loss", "validation_loss", "macro_auc", *(f"auc_{label}" for label in LABELS), "seconds", "device")
 
 Best = tuple[int, float, dict[str, Tensor]]
 """The epoch, its macro AUC on fold 9, and the running mean of what is learned."""
@@ -43,7 +40,7 @@ Best = tuple[int, float, dict[str, Tensor]]
 class Training:
     """A training in its folder, new or gone on with.
 
-    `taught` (R, 5 + S) is what the teachers say of each record, `start` the weights to begin with, which are also kept
+    `taught` (R, K + S) is what the teachers say of each record, `start` the weights to begin with, which are also kept
     unless an epoch is better. Raises EcgbatchError when the folder holds a training with other settings.
     """
 
@@ -64,7 +61,8 @@ class Training:
         answers = torch.cat([examples.labels, examples.statements], dim=1)
         if taught is not None:
             answers = torch.lerp(answers, taught, settings.teachers)
-        learned = Learned(settings.network, examples.statements.shape[1], settings.dropout, self.device)
+        outputs = examples.labels.shape[1], examples.statements.shape[1]
+        learned = Learned(settings.network, *outputs, settings.dropout, self.device)
         if start is not None:
             learned.network.load_state_dict({key: torch.from_numpy(value) for key, value in start.items()})
         self._step = Step(settings, learned, examples, answers)
@@ -88,6 +86,12 @@ class Training:
     def steps_per_epoch(self) -> int:
         """Of whole batches; the records left over in one epoch are others in the next."""
         return len(self.records) // self.batch
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """Of epochs.csv."""
+        aucs = (f"auc_{label}" for label in self.settings.labels)
+        return ("epoch", "loss", "validation_loss", "macro_auc", *aucs, "seconds", "device")
 
     @property
     def ended(self) -> bool:
@@ -118,8 +122,10 @@ class Training:
         labels, logits = self._labels(), _logits(self._answers(self.average))
         calibration = calibrate(labels, logits)
         probabilities = calibration(logits)
-        thresholds = {name: best_threshold(labels[:, i], probabilities[:, i]) for i, name in enumerate(LABELS)}
-        training = {"settings": asdict(self.settings), "epoch": epoch, "validation_macro_auc": macro_auc}
+        thresholds = {
+            name: best_threshold(labels[:, i], probabilities[:, i]) for i, name in enumerate(self.settings.labels)
+        }
+        training = {"settings": self.settings.as_dict(), "epoch": epoch, "validation_macro_auc": macro_auc}
         return registry.add(
             name,
             version,
@@ -127,7 +133,8 @@ class Training:
             calibration.folded(_arrays(self.average.network.state_dict())),
             preprocessing.Normalization(),
             thresholds=thresholds,
-            training=training | {"calibration": calibration.as_dict()},
+            training=training | {"calibration": calibration.as_dict(self.settings.labels)},
+            labels=self.settings.labels,
         )
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Tensor]]:
@@ -176,25 +183,25 @@ class Training:
         self._step.loss.zero_()
         self.seconds = 0.0
         self._save()
-        state.write_epochs(self.folder, COLUMNS, self.epochs)
+        state.write_epochs(self.folder, self._columns, self.epochs)
         say(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.4f}, macro AUC {macro:.4f} in validation")
 
     def _copied(self) -> dict[str, Tensor]:
         return {key: value.clone() for key, value in self.average.state_dict().items()}
 
     def _aucs(self, probabilities: NDArray[np.float32]) -> list[float]:
-        """Of each superclass on fold 9."""
+        """Of each class on fold 9."""
         labels = self._labels()
-        return [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(len(LABELS))]
+        return [float(roc_auc(labels[:, at], probabilities[:, at])) for at in range(labels.shape[1])]
 
     def _labels(self) -> NDArray[np.float32]:
         return self.examples.labels[self.examples.validation.to(self.device)].cpu().numpy()
 
     def _answers(self, learned: Learned) -> NDArray[np.float32]:
-        """What the network says of the records of fold 9: (V, 5) probabilities."""
+        """What the network says of the records of fold 9: (V, K) probabilities."""
         chosen, config = self.examples.validation, self.settings.network
         if choose_kernel(config, self.device.type, "auto") != "compiled":
-            return answers(learned, self.examples, chosen)[:, : len(LABELS)].cpu().numpy()
+            return answers(learned, self.examples, chosen)[:, : len(self.settings.labels)].cpu().numpy()
         network = compiled.CompiledNetwork(_arrays(learned.network.state_dict()), config)
         parts = (
             network(self.examples.signals[part].numpy(), self.examples.metadata[part].numpy())
@@ -228,7 +235,7 @@ class Training:
             self._step.load(kept["learned"], kept["average"], kept["optimizer"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise state.damaged(self.folder) from None
-        state.write_epochs(self.folder, COLUMNS, self.epochs)
+        state.write_epochs(self.folder, self._columns, self.epochs)
         return True
 
 
@@ -240,7 +247,7 @@ def one_cycle(progress: float) -> float:
 
 
 def answers(learned: Learned, examples: Examples, chosen: Tensor) -> Tensor:
-    """What is said of the records at `chosen` (V,): probabilities of superclasses and statements, (V, 5 + S)."""
+    """What is said of the records at `chosen` (V,): probabilities of classes and statements, (V, K + S)."""
     device = examples.signals.device
     learned.eval()
     with torch.inference_mode():

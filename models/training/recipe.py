@@ -1,10 +1,10 @@
 """How a model is trained: the settings, and the files in `recipes` that hold those of the models that ship."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecgbatch.models.config import NetworkConfig, checked_fields
+from ecgbatch.models.config import LABELS, NetworkConfig, check_classes, checked_fields
 from ecgbatch.models.json_files import read_json
 from ecgbatch.records.recording import SAMPLES
 from ecgbatch.settings import EcgbatchError
@@ -17,6 +17,8 @@ VALIDATION_FOLD = 9
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a model is trained.
+
+    `labels` are the classes that it learns to tell: the superclasses, or what `model tune` is given.
 
     `start` is the model whose weights it begins with, NAME:VERSION; without one it begins with chance. With `frozen`
     only the classifier learns, and the features that it sees stay as they are.
@@ -37,6 +39,7 @@ class TrainingSettings:
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    labels: tuple[str, ...] = LABELS
     start: str = ""
     frozen: bool = False
     epochs: int = 12
@@ -59,6 +62,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_classes(self.labels)
         if not self.network.patch <= self.crop <= SAMPLES or self.crop % self.network.patch:
             raise EcgbatchError(f"crop must be a multiple of the patch, up to {SAMPLES}, not {self.crop}")
         if self.hold_out not in (0, *TRAINING_FOLDS):
@@ -75,11 +79,19 @@ class TrainingSettings:
             if getattr(self, name) < 0:
                 raise EcgbatchError(f"{name} of a training must not be below zero, not {getattr(self, name)}")
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"labels": list(self.labels)}
+
     @classmethod
     def from_dict(cls, values: Any) -> "TrainingSettings":
         """Raises EcgbatchError for a name that is no setting of a training, and for a value that cannot be."""
         checked = checked_fields(cls, values, "a training")
-        return cls(**checked | {"network": NetworkConfig.from_dict(checked.get("network", {}))})
+        labels = checked.get("labels", LABELS)
+        if not isinstance(labels, (list, tuple)):
+            raise EcgbatchError("labels of a training must be a list of names")
+        network = NetworkConfig.from_dict(checked.get("network", {}))
+        return cls(**checked | {"network": network, "labels": tuple(labels)})
 
 
 def load_recipe(recipe: str) -> TrainingSettings:
@@ -88,9 +100,14 @@ def load_recipe(recipe: str) -> TrainingSettings:
     if not path.is_file():
         path = Path(recipe)
     try:
-        return TrainingSettings.from_dict(read_json(path))
+        settings = TrainingSettings.from_dict(read_json(path))
     except FileNotFoundError:
         there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
         raise EcgbatchError(f"there is no recipe {recipe}: give a file, or one of {there}") from None
     except EcgbatchError as error:
         raise EcgbatchError(f"{recipe} is no recipe of a training: {error}") from None
+    if settings.labels != LABELS:
+        raise EcgbatchError(
+            f"{recipe} has labels: classes of one's own are learned by `model tune`, not by `model train`"
+        )
+    return settings

@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,14 +23,11 @@ State = dict[str, Any]
 
 def keep_settings(folder: Path, settings: TrainingSettings) -> None:
     """Writes `settings.json`. Raises EcgbatchError when the folder holds a training with other settings."""
-    path, values = folder / "settings.json", asdict(settings)
-    try:
-        kept = read_json(path)
-    except FileNotFoundError:
+    path, content = folder / "settings.json", json.dumps(settings.as_dict(), indent=2) + "\n"
+    if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda file: file.write((json.dumps(values, indent=2) + "\n").encode()))
-        return
-    if kept != values:
+        _replace(path, lambda file: file.write(content.encode()))
+    elif kept_settings(folder) != settings:
         raise EcgbatchError(f"{folder} holds a training with other settings: train in a new folder")
 
 

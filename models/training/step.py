@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecgbatch.models.config import LABELS, NetworkConfig
+from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
 from ecgbatch.models.kernels.triton_scan import fastest_scan
 from ecgbatch.models.network import ParallelXLSTM
@@ -21,18 +21,20 @@ EAGER_STEPS = 3  # before a GPU's graph is captured: libraries choose and reserv
 class Learned(nn.Module):
     """The network, and beside it the classifier of the statements, which only the training has."""
 
-    def __init__(self, config: NetworkConfig, statements: int, dropout: float, device: torch.device) -> None:
+    def __init__(
+        self, config: NetworkConfig, classes: int, statements: int, dropout: float, device: torch.device
+    ) -> None:
         super().__init__()
         if device.type == "cuda":
             scan = fastest_scan(config, device, gradient=True)
-            self.network: ParallelXLSTM = WholeSequence(config, scan, mlstm_in_chunks, dropout)
+            self.network: ParallelXLSTM = WholeSequence(config, scan, mlstm_in_chunks, dropout, classes)
         else:
-            self.network = ParallelXLSTM(config, dropout)
+            self.network = ParallelXLSTM(config, dropout, classes)
         self.statements = nn.Linear(self.network.features_dim, statements)
         self.to(device)
 
     def forward(self, signal: Tensor, metadata: Tensor) -> Tensor:
-        """As `ParallelXLSTM.logits`, and behind them those of the statements: (B, 5 + S)."""
+        """As `ParallelXLSTM.logits`, and behind them those of the statements: (B, K + S)."""
         features = self.network.features(signal, metadata)
         return torch.cat([self.network.classifier(features), self.statements(features)], dim=1)
 
@@ -41,7 +43,7 @@ class Step:
     """Changes the weights of `learned` and their running mean `average`, a batch at a time.
 
     On a GPU all of it is one CUDA graph: hundreds of small pieces of work are launched as one. What differs from step
-    to step stands in tensors that the graph reads. `answers` (R, 5 + S) is what the network is to say, from 0 to 1.
+    to step stands in tensors that the graph reads. `answers` (R, K + S) is what the network is to say, from 0 to 1.
     """
 
     def __init__(self, settings: TrainingSettings, learned: Learned, examples: Examples, answers: Tensor) -> None:
@@ -54,7 +56,7 @@ class Step:
         self.share = torch.ones((), device=device)
         """Of the newest weights in their running mean."""
         self.loss = torch.zeros((), device=device)
-        """Of the superclasses, summed over the steps since somebody set it to zero."""
+        """Of the classes, summed over the steps since somebody set it to zero."""
         self.optimizer = torch.optim.AdamW(
             _decayed(learned, settings.weight_decay), lr=self.rate, fused=True, capturable=device.type == "cuda"
         )
@@ -100,9 +102,10 @@ class Step:
             metadata, answers = (torch.lerp(x, x.roll(1, 0), share) for x in (metadata, answers))
         self.learned.train()
         logits = self.learned(signal, metadata)
+        classes = len(settings.labels)
         loss, beside = (
             F.binary_cross_entropy_with_logits(logits[:, part], answers[:, part])
-            for part in (slice(len(LABELS)), slice(len(LABELS), None))
+            for part in (slice(classes), slice(classes, None))
         )
         self.optimizer.zero_grad()
         (loss + settings.statements * beside).backward()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgbatch.models.config import LABELS, NetworkConfig, checked_fields
+from ecgbatch.models.config import LABELS, NetworkConfig, check_classes, checked_fields
 from ecgbatch.models.json_files import read_json
 from ecgbatch.models.kernels.compiled import parameter_shapes
 from ecgbatch.models.preprocessing import PREPROCESSING, MetadataFill, Normalization
@@ -54,6 +54,15 @@ class Model:
         return NetworkConfig.from_dict(self.description["config"])
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that it tells, in the order of its probabilities: the superclasses, or some of one's own."""
+        return tuple(self.description["labels"])
+
+    @property
+    def tells_superclasses(self) -> bool:
+        return self.labels == LABELS
+
+    @property
     def normalization(self) -> Normalization:
         return Normalization(**checked_fields(Normalization, self.description["normalization"], "a normalization"))
 
@@ -63,7 +72,7 @@ class Model:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Per superclass, from which probability on it counts as found."""
+        """Per class, from which probability on it counts as found."""
         return dict(self.description["thresholds"])
 
     @property
@@ -73,7 +82,7 @@ class Model:
 
     @property
     def uncertain(self) -> dict[str, tuple[float, float]]:
-        """Per superclass, between which probabilities, both included, neither answer is ruled out."""
+        """Per class, between which probabilities, both included, neither answer is ruled out."""
         return {name: (low, high) for name, (low, high) in self.description.get("uncertain", {}).items()}
 
     @property
@@ -89,7 +98,8 @@ class Model:
         weights = _load(path)
         if fingerprint_of(self.description, weights) != self.fingerprint:
             raise EcgbatchError(f"{path} or its .json was changed since it was added: add the model again")
-        if {key: value.shape for key, value in weights.items()} != dict(parameter_shapes(self.config)):
+        shapes = dict(parameter_shapes(self.config, len(self.labels)))
+        if {key: value.shape for key, value in weights.items()} != shapes:
             raise EcgbatchError(f"{path} is not of the network that its .json describes: add the model again")
         if not all(value.dtype == np.float32 and np.isfinite(value).all() for value in weights.values()):
             raise EcgbatchError(f"{path} holds values that are no finite float32 numbers: add the model again")
@@ -101,7 +111,7 @@ def read_model(path: Path) -> Model:
     try:
         description = read_json(path)
         model = _checked(description, path.parent)
-        known = description["preprocessing"] == PREPROCESSING and description["labels"] == list(LABELS)
+        known = description["preprocessing"] == PREPROCESSING
     except FileNotFoundError:
         raise EcgbatchError(f"there is no file {path}") from None
     except (EcgbatchError, KeyError, TypeError) as error:
@@ -110,9 +120,7 @@ def read_model(path: Path) -> Model:
     if path.stem != f"{model.name}-{model.version}":
         raise EcgbatchError(f"{path} describes {str(model)[:200]!r}: give it back its name, or remove it")
     if not known:
-        raise EcgbatchError(
-            f"{path} asks for preprocessing or labels that this ecgbatch does not know: update ecgbatch"
-        )
+        raise EcgbatchError(f"{path} asks for preprocessing that this ecgbatch does not know: update ecgbatch")
     return model
 
 
@@ -125,9 +133,12 @@ def _checked(description: Any, folder: Path) -> Model:
             raise EcgbatchError(f"its {key} is no text")
     model = Model(description, folder)
     _ = model.config, model.normalization, model.metadata_fill
-    thresholds = description["thresholds"]
-    if not isinstance(thresholds, dict) or set(thresholds) != set(LABELS):
-        raise EcgbatchError(f"its thresholds are not of {', '.join(LABELS)}")
+    thresholds, labels = description["thresholds"], description["labels"]
+    if not isinstance(labels, list):
+        raise EcgbatchError("its labels are no list of names")
+    check_classes(labels)
+    if not isinstance(thresholds, dict) or set(thresholds) != set(labels):
+        raise EcgbatchError(f"its thresholds are not of {', '.join(labels)}")
     for name, value in thresholds.items():
         if not _is_share(value):
             raise EcgbatchError(f"its threshold of {name} is not from 0 to 1")
@@ -144,8 +155,8 @@ def _check_declared(description: dict[str, Any]) -> None:
         raise EcgbatchError(f"its lead_sets are not of {', '.join(LEAD_SETS)}")
     if not isinstance(lengths, dict) or not all(map(_is_share, (*lead_sets.values(), *lengths.values()))):
         raise EcgbatchError("its lead_sets and lengths are not figures from 0 to 1")
-    if not isinstance(uncertain, dict) or not set(uncertain) <= set(LABELS):
-        raise EcgbatchError(f"it is uncertain of other than {', '.join(LABELS)}")
+    if not isinstance(uncertain, dict) or not set(uncertain) <= set(description["labels"]):
+        raise EcgbatchError(f"it is uncertain of other than {', '.join(description['labels'])}")
     for limits in uncertain.values():
         if not isinstance(limits, list) or len(limits) != 2 or not all(map(_is_share, limits)):
             raise EcgbatchError("it is uncertain between limits that are not two numbers from 0 to 1")

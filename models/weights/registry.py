@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,14 @@ class Registry:
         *,
         metadata_fill: MetadataFill | None = None,
         thresholds: dict[str, float] | None = None,
+        labels: Sequence[str] = LABELS,
         training: dict[str, Any] | None = None,
     ) -> Model:
         """Keeps a model in the registry's folder; to add the same one again changes nothing.
 
         `metadata_fill` defaults to the means over the training folds of PTB-XL, `thresholds` to 0.5 each; `training`
-        says how the weights were made. Raises EcgbatchError for a name or version that makes no file name, one that
-        another model has, or a folder that cannot be written.
+        says how the weights were made, `labels` which classes they tell. Raises EcgbatchError for a name or version
+        that makes no file name, one that another model has, or a folder that cannot be written.
         """
         description: dict[str, Any] = {
             "name": name,
@@ -92,9 +94,9 @@ class Registry:
             "config": config.as_dict(),
             "preprocessing": PREPROCESSING,
             "normalization": normalization.as_dict(),
-            "labels": list(LABELS),
+            "labels": list(labels),
             "metadata_fill": (metadata_fill or MetadataFill()).as_dict(),
-            "thresholds": thresholds or dict.fromkeys(LABELS, 0.5),
+            "thresholds": thresholds or dict.fromkeys(labels, 0.5),
             "training": training,
         }
         description["fingerprint"] = fingerprint_of(description, weights)

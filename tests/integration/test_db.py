@@ -61,7 +61,7 @@ def test_superclasses_are_found_by_the_thresholds_of_the_model(database: Databas
     found = rows(database, "SELECT path, has_norm, has_mi, has_sttc, has_cd, has_hyp FROM results ORDER BY path")
     assert found == [("r0", 1, 1, 0, 1, 0), ("r2", 1, 1, 0, 1, 0)]
     with database.read() as connection:
-        assert reports.superclasses(connection, job_id) == {"NORM": 2, "MI": 2, "STTC": 0, "CD": 2, "HYP": 0}
+        assert reports.found(connection, job_id) == {"norm": 2, "mi": 2, "sttc": 0, "cd": 2, "hyp": 0}
 
 
 def test_a_chunk_is_taken_once(database: Database) -> None:

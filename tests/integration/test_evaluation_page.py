@@ -70,7 +70,7 @@ def test_the_page_shows_the_figures(drawn: str) -> None:
     assert f"<b>{evaluation.figures['macro']['auc'].value:.3f}</b>" in tiles
     assert f"<b>{evaluation.exact_match.value:.3f}</b>" in tiles
     auc, f1, *panels = texts(content)
-    for row, name in {**MEANINGS, "macro": "mean of the superclasses (macro)"}.items():
+    for row, name in {**MEANINGS, "macro": "mean of the classes (macro)"}.items():
         assert name in auc and name in f1, row
     assert {"age <40", "sex female"} <= set(panels[0])
     roc, precision, calibration, confusion = (panels[2 + 5 * at :][:5] for at in range(4))

@@ -86,7 +86,7 @@ def test_it_says_in_words_what_it_is_and_is_not(
     assert main(["explain", str(record), "--output", str(file)]) == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 14
-    for words in ("speaks for the superclass", "not about the heart: no cause, no proof", "never for diagnosis"):
+    for words in ("speaks for the class", "not about the heart: no cause, no proof", "never for diagnosis"):
         assert words in said.err
     plain = tmp_path / "plain.svg"
     assert main(["plot", str(record), "--rows", "--output", str(plain)]) == 0

@@ -76,8 +76,8 @@ def test_labels_of_ones_own_make_a_model_that_run_uses(command: Command, mine: P
 def test_the_features_learn_too_unless_they_are_frozen(mine: Path, base: Model, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     labels = read_labels(mine / "labels.csv", dict(pair.split("=") for pair in COLUMNS.split(",")))
-    examples = tuning.examples_of(mine, labels, tmp_path, "cpu", lambda said: None)
-    run = Training(tuning.settings_of(base, False, 6), tmp_path, examples, start=base.weights())
+    examples = tuning.examples_of(mine, labels, LABELS, tmp_path, "cpu", lambda said: None)
+    run = Training(tuning.settings_of(base, LABELS, False, 6), tmp_path, examples, start=base.weights())
     run.run(lambda said: None)
     losses = [float(row[1]) for row in run.epochs]
     assert losses[-1] < losses[0]
@@ -102,12 +102,12 @@ def test_a_patient_trains_or_validates_and_never_both() -> None:
 def test_labels_that_cannot_teach_are_one_line(mine: Path, tmp_path: Path) -> None:
     columns = {"path": "file", "norm": "has_norm"}
     with pytest.raises(EcgbatchError, match="the labels do not tell mi, sttc, cd, hyp"):
-        tuning.examples_of(mine, read_labels(mine / "labels.csv", columns), tmp_path, "cpu", print)
+        tuning.examples_of(mine, read_labels(mine / "labels.csv", columns), LABELS, tmp_path, "cpu", print)
     same = {"path": "file", **dict.fromkeys(LABELS, "has_mi")}
     labels = read_labels(mine / "labels.csv", same)
     few = [record for record in labels.records if record.labels[0] == 0]
-    with pytest.raises(EcgbatchError, match="records that train some must have each superclass, and some not"):
-        tuning.examples_of(mine, type(labels)(labels.superclasses, few, ""), tmp_path, "cpu", print)
+    with pytest.raises(EcgbatchError, match="records that train some must have each class, and some not"):
+        tuning.examples_of(mine, type(labels)(labels.classes, few, ""), LABELS, tmp_path, "cpu", print)
     other = Registry(tmp_path).add("other", "1", SMALL, golden.golden_weights(SMALL), Normalization(0.1, 0.3))
     with pytest.raises(EcgbatchError, match="only the usual ones are tuned"):
-        tuning.settings_of(other, True, 1)
+        tuning.settings_of(other, LABELS, True, 1)

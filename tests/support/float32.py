@@ -22,7 +22,7 @@ HALF_A_UNIT = 2.0**-24
 
 @dataclass(frozen=True)
 class InFloat64:
-    """Probabilities (B, 5) in float64, and how far float32 may be from them."""
+    """Probabilities (B, K) in float64, and how far float32 may be from them."""
 
     probabilities: NDArray[np.float64]
     bound: float
@@ -43,7 +43,7 @@ def in_float64(
     config: NetworkConfig, weights: golden.Weights, signal: NDArray[np.float32], metadata: NDArray[np.float32]
 ) -> InFloat64:
     """The network, (B, T, 12) filtered and normalised, (B, 2)."""
-    network = ParallelXLSTM(config).double().eval()
+    network = ParallelXLSTM(config, classes=len(weights["classifier.6.bias"])).double().eval()
 
     def probabilities(move: bool) -> NDArray[np.float64]:
         def tensor(values: NDArray[np.float32]) -> torch.Tensor:

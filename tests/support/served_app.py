@@ -91,7 +91,7 @@ def outcome(scorer: Scorer, archive: Path, record: Record) -> Outcome:
     found = score_recording(scorer, recording)
     values: Any = tuple(found.probabilities.values())
     about = (found.input_sha256, ",".join(found.flags))
-    windows = (Window(0.0, values), Window(10.0, values))
+    windows = (Window(0.0, values), Window(10.0, values)) if scorer.model.tells_superclasses else ()
     told: dict[str, Any] = {"format": "wfdb", "age": found.age, "sex": found.sex, "windows": windows}
     return Prediction(record.id, values, *about, **told)
 

@@ -55,12 +55,12 @@ def golden(shared: Path) -> Golden:
     return golden_numbers(shared / "golden")
 
 
-def random_weights(config: NetworkConfig, seed: int) -> dict[str, np.ndarray]:
+def random_weights(config: NetworkConfig, seed: int, classes: int = 5) -> dict[str, np.ndarray]:
     """Weights of a size at which every gate works and none is saturated."""
     rng = np.random.default_rng(seed)
     return {
         name: (rng.standard_normal(shape) * (0.3 if len(shape) == 1 else shape[-1] ** -0.5)).astype(np.float32)
-        for name, shape in compiled.parameter_shapes(config)
+        for name, shape in compiled.parameter_shapes(config, classes)
     }
 
 
@@ -121,15 +121,23 @@ def test_the_largest_batch_of_whole_records(golden: Golden) -> None:
     sizes=st.sampled_from([(16, 1), (32, 2), (48, 1), (64, 4), (80, 1), (96, 2), (96, 3), (128, 8), (160, 5)]),
     blocks=st.integers(1, 3),
     patch=st.sampled_from([1, 1, 2, 5]),
+    classes=st.sampled_from([1, 3, 5, 16, 17, 100]),
     steps=st.sampled_from([1, 2, 5, 6, 7, 47, 48, 49, 97, 150]),
     instructions=st.sampled_from(SETS or ("none",)),
     seed=st.integers(0, 2**31),
 )
 def test_any_sizes_are_as_near_as_float32_can_be(
-    variant: str, sizes: tuple[int, int], blocks: int, patch: int, steps: int, instructions: str, seed: int
+    variant: str,
+    sizes: tuple[int, int],
+    blocks: int,
+    patch: int,
+    classes: int,
+    steps: int,
+    instructions: str,
+    seed: int,
 ) -> None:
     config = NetworkConfig(variant, *sizes, blocks, patch)
-    weights = random_weights(config, seed)
+    weights = random_weights(config, seed, classes)
     signal, metadata = random_records(2, steps * patch + seed % patch, seed)
     probabilities = compiled.CompiledNetwork(weights, config, instructions)(signal, metadata)
     in_float64(config, weights, signal, metadata).assert_given(probabilities)
@@ -251,7 +259,7 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     config = NetworkConfig(embedding_dim=64)
     layout = compiled._for_kernel(random_weights(config, 0), config)
     parameters = np.concatenate([part.astype(np.float32).ravel() for part in layout])
-    sizes = (12, 64, 128, 4, 1, 2, 128)
+    sizes = (12, 64, 128, 4, 1, 2, 128, 5)
     network = kernel.load("baseline", *sizes, parameters)
     signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
     no_features = np.empty(0, np.float32)
@@ -267,7 +275,9 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     with pytest.raises(ValueError):
         kernel.load("baseline", *sizes, np.append(parameters, np.float32(0)))
     with pytest.raises(ValueError):
-        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, parameters)
+        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, 5, parameters)
+    with pytest.raises(ValueError):
+        kernel.load("baseline", *sizes[:-1], 0, parameters)
 
 
 def test_the_fastest_instructions_come_first() -> None:

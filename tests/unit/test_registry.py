@@ -178,6 +178,12 @@ def refusal(registry: Registry) -> str:
         {"thresholds": list(LABELS)},
         {"thresholds": 5},
         {"metadata_fill": {"age": 1e200, "sex": 0}},
+        {"labels": "norm"},
+        {"labels": [*LABELS, "afib"]},
+        {"labels": [*LABELS[:4], "HYP"], "thresholds": dict.fromkeys([*LABELS[:4], "HYP"], 0.5)},
+        {"labels": [*LABELS[:4], 5]},
+        {"labels": [*LABELS[:4], "mi"]},
+        {"labels": [*LABELS[:4], "sex"], "thresholds": dict.fromkeys([*LABELS[:4], "sex"], 0.5)},
         {"metadata_fill": None},
         {"config": {"blocks": 10**12}},
         {"config": {"embedding_dim": 10**30}},
@@ -194,7 +200,7 @@ def refusal(registry: Registry) -> str:
         {"name": "mine\nand more"},
         {"version": "x" * 10**5},
     ],
-    ids=range(29),
+    ids=range(35),
 )
 def test_a_description_that_makes_no_sense_is_one_line(
     registry: Registry, weights: golden.Weights, changes: dict[str, Any]
@@ -258,7 +264,7 @@ def test_adding_a_model_changes_nothing_and_using_it_does(registry: Registry, we
 def test_a_description_of_a_later_ecgbatch(registry: Registry, weights: golden.Weights) -> None:
     model = add(registry, weights)
     path = model.weights_path.with_suffix(".json")
-    path.write_text(json.dumps(model.description | {"labels": ["norm", "mi"]}))
+    path.write_text(json.dumps(model.description | {"preprocessing": "of 2030"}))
     with pytest.raises(EcgbatchError, match="update ecgbatch"):
         registry.available()
     path.rename(path.with_name("other-1.json"))

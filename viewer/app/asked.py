@@ -1,12 +1,11 @@
 """What the address of a job's page asks for: which records, in which order, from where on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from ecgbatch.db.browse import SORTS, Place, Wanted
-from ecgbatch.models.config import LABELS
+from ecgbatch.db.browse import Place, Wanted
 from ecgbatch.settings import EcgbatchError
 
 LONGEST_TEXT = 200
@@ -18,8 +17,8 @@ MOST_DIGITS = 18
 class Asked:
     """The parts of an address, as texts; empty is what was not asked for.
 
-    show: `failed` for failures. superclass: with `least` and `most`, else at the model's threshold.
-    sort: one of SORTS, with a `-` before it the other way round.
+    show: `failed` for failures. superclass: a class of the model, with `least` and `most`, else at its threshold.
+    sort: as `Wanted` has it, with a `-` before it the other way round.
     """
 
     show: str = ""
@@ -37,13 +36,7 @@ class Asked:
     def of(cls, argument: Callable[..., Any]) -> "Asked":
         """What a request asks for. Raises EcgbatchError for what makes no sense."""
         asked = cls(**{name: str(argument(name, ""))[:LONGEST_TEXT].strip() for name in cls.__dataclass_fields__})
-        for name, value, known in (
-            ("superclass", asked.superclass, LABELS),
-            ("sort", asked.sort.removeprefix("-"), SORTS),
-            ("show", asked.show, ("failed",)),
-        ):
-            if value and value not in known:
-                raise EcgbatchError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        _check("show", asked.show, ("failed",))
         return asked
 
     def address(self, **changes: str) -> str:
@@ -52,7 +45,12 @@ class Asked:
         return "?" + urlencode({name: value for name, value in values.items() if value})
 
     def wanted(self, thresholds: dict[str, float]) -> Wanted:
-        """What is looked for, at a model's thresholds where nothing else is asked."""
+        """What is looked for, at the thresholds of a model's classes where nothing else is asked.
+
+        Raises EcgbatchError for a class that is none of them.
+        """
+        _check("superclass", self.superclass, thresholds)
+        _check("sort", self.sort.removeprefix("-"), ("id", "path", *thresholds))
         least, most = _number("least", self.least, 0.0), _number("most", self.most, 1.0)
         if self.superclass and not self.least and not self.most:
             least = thresholds[self.superclass]
@@ -68,6 +66,11 @@ class Asked:
 
     def place(self) -> Place:
         return Place(number("after", self.after), number("before", self.before))
+
+
+def _check(name: str, value: str, known: Collection[str]) -> None:
+    if value and value not in known:
+        raise EcgbatchError(f"{name} is one of {', '.join(known)}, not {value!r}")
 
 
 def _number(name: str, text: str, otherwise: float) -> float:

@@ -14,12 +14,13 @@ from tornado.web import RequestHandler
 from ecgbatch import pages
 from ecgbatch.db.browse import NotThere, TooSlow
 from ecgbatch.db.engine import DatabaseAway
-from ecgbatch.models.config import MEANINGS
+from ecgbatch.db.outcomes import as_shown
+from ecgbatch.models.config import meaning_of
 from ecgbatch.printing import duration
 from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer import inline
 from ecgbatch.viewer.app.source import Source
-from ecgbatch.viewer.words import NAMES, person
+from ecgbatch.viewer.words import name_of, person
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +71,14 @@ class Handler(RequestHandler):
 
     def show(self, template: str, title: str, **values: Any) -> None:
         """Sends a page."""
-        words = {"NAMES": NAMES, "MEANINGS": MEANINGS, "person": person, "duration": duration, "grid": inline.GRID}
+        words: dict[str, Any] = {
+            "name_of": name_of,
+            "meaning_of": meaning_of,
+            "as_shown": as_shown,
+            "person": person,
+            "duration": duration,
+            "grid": inline.GRID,
+        }
         words["breakable"] = breakable
         about = {"title": title, "version": version("ecgbatch"), "path": self.request.path}
         self.finish(TEMPLATES.load(template).generate(**words, **about, **values))

@@ -1,12 +1,16 @@
 """The pages about jobs: all of them, one with its records, two compared."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db import browse, compare, overview, reports, scored
 from ecgbatch.db.browse import Job, Page
+from ecgbatch.db.classes import thresholds_of
+from ecgbatch.db.outcomes import as_shown
 from ecgbatch.db.overview import FailedFor, Overview
 from ecgbatch.db.scored import About
-from ecgbatch.models.config import LABELS
+from ecgbatch.settings import EcgbatchError
 from ecgbatch.viewer.app.asked import Asked, number
 from ecgbatch.viewer.app.handler import Handler
 from ecgbatch.viewer.app.source import Source
@@ -31,9 +35,18 @@ class Records(Handler):
     async def answer(self, *arguments: str) -> None:
         asked = Asked.of(self.get_argument)
         job, about, found = await self.read(_records, self.source, int(arguments[0]), asked)
-        values = {"asked": asked, "about": about, "page": found, "flags": FLAGS, "reasons": REASONS, "labels": LABELS}
+        values = {
+            "asked": asked,
+            "about": about,
+            "page": found,
+            "flags": FLAGS,
+            "reasons": REASONS,
+            "labels": about.labels,
+        }
         title = f"Job {job.progress.job_id}: {job.archive} by {job.model}"
-        self.show("records.html", title, job=job, running=_any_runs([job]), sorts=_sorts(), Asked=Asked, **values)
+        self.show(
+            "records.html", title, job=job, running=_any_runs([job]), sorts=_sorts(about.labels), Asked=Asked, **values
+        )
 
 
 class Compare(Handler):
@@ -41,12 +54,12 @@ class Compare(Handler):
 
     async def answer(self, *_: str) -> None:
         first, second = (number(name, self.get_argument(name, "")) for name in ("first", "second"))
-        superclass = Asked.of(self.get_argument).superclass or LABELS[0]
+        asked = Asked.of(self.get_argument).superclass
         jobs = await self.read(_jobs, self.source)
         if first is None or second is None:
             return self.show("compare.html", "Compare two jobs", jobs=jobs, pair=None)
-        pair, found, apart = await self.read(_compared, self.source, first, second, superclass)
-        values = {"found": found, "apart": apart, "superclass": superclass, "labels": LABELS}
+        pair, found, superclass, apart = await self.read(_compared, self.source, first, second, asked)
+        values = {"found": found, "apart": apart, "superclass": superclass}
         title = f"Jobs {pair[0].progress.job_id} and {pair[1].progress.job_id} compared"
         return self.show("compare.html", title, jobs=jobs, pair=pair, most=compare.MOST, **values)
 
@@ -75,29 +88,32 @@ def _records(
 
 
 class AboutJob:
-    """A job's model, how many records have each superclass, and why some have failed."""
+    """A job's model, how many records have each of its classes, and why some have failed."""
 
     def __init__(self, connection: Connection, job: Job) -> None:
         self.job: About = scored.about(connection, job.id)
-        self.thresholds: dict[str, float] = self.job.description["thresholds"]
-        counts = reports.superclasses(connection, job.id)
-        self.superclasses = {label: counts[label.upper()] for label in LABELS}
+        self.thresholds = thresholds_of(connection, job.model_id)
+        self.labels = tuple(self.thresholds)
+        self.found = reports.found(connection, job.id)
         self.failures: list[FailedFor] = overview.failures_by_reason(connection, job.id)
 
 
-def _sorts() -> dict[str, str]:
+def _sorts(labels: Sequence[str]) -> dict[str, str]:
     """The orders to choose from, and how each is called."""
     sorts = {"": "as enqueued", "path": "path"}
-    for label in LABELS:
-        sorts |= {f"-{label}": f"{label.upper()}, highest first", label: f"{label.upper()}, lowest first"}
+    for label in labels:
+        sorts |= {f"-{label}": f"{as_shown(label)}, highest first", label: f"{as_shown(label)}, lowest first"}
     return sorts
 
 
 def _compared(
-    source: Source, first: int, second: int, superclass: str
-) -> tuple[list[Overview], compare.Comparison, list[compare.Apart]]:
+    source: Source, first: int, second: int, asked: str
+) -> tuple[list[Overview], compare.Comparison, str, list[compare.Apart]]:
     with source.read() as connection:
         one, other = browse.job_of(connection, first), browse.job_of(connection, second)
         pair = [overview.overviews(connection, job.id)[0] for job in (one, other)]
         found = compare.compare(connection, one, other)
-        return pair, found, compare.apart(connection, one, other, superclass, ON_A_PAGE)
+        superclass = asked or next(iter(found.agreements))
+        if superclass not in found.agreements:
+            raise EcgbatchError(f"superclass is one of {', '.join(found.agreements)}, not {asked!r}")
+        return pair, found, superclass, compare.apart(connection, one, other, superclass, ON_A_PAGE)

@@ -1,14 +1,14 @@
 """The pages about one record: of a job, or of an upload; and what its score hangs on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from ecgbatch.db import browse, record, scored
 from ecgbatch.db.browse import NotThere, Place
+from ecgbatch.db.classes import thresholds_of
 from ecgbatch.db.record import Said, Whole
-from ecgbatch.models.config import LABELS
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.records.recording import SAMPLING_RATE, RecordError, Recording, flag_of
 from ecgbatch.settings import EcgbatchError
@@ -17,17 +17,19 @@ from ecgbatch.viewer.app.asked import Asked
 from ecgbatch.viewer.app.handler import Handler
 from ecgbatch.viewer.app.source import Source, as_scored
 from ecgbatch.viewer.app.upload import Dropped, Upload
-from ecgbatch.viewer.words import FLAGS, NAMES, REASONS, moment, person
+from ecgbatch.viewer.words import FLAGS, REASONS, moment, name_of, person
 
 ABOUT_THE_MODEL = (
     "It is about this model, not about the heart; a part without a change may show the finding all the same."
 )
 Windows = list[tuple[float, dict[str, float]]]
+LONGEST_NAME = 63
+"""Of a class."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How the leads are drawn: one a row, as they were recorded, or with what a superclass hangs on."""
+    """How the leads are drawn: one a row, as they were recorded, or with what the probability of a class hangs on."""
 
     rows: str = ""
     raw: str = ""
@@ -52,6 +54,7 @@ class View:
     """What the page of a record shows. Pairs are names and values; `scores` are name, probability, threshold."""
 
     base: str
+    labels: tuple[str, ...]
     person: str
     picture: Picture
     scores: list[tuple[str, float, float]] = field(default_factory=list)
@@ -71,7 +74,7 @@ class OfJob(Handler):
         base = f"/jobs/{job}/records/{recording}"
         path, view = await self.score(_view_of, self.source, job, recording, base + asked.address(), shown)
         around = {"job": job, "back": f"/jobs/{job}{asked.address()}", "neighbours": (base, asked.address())}
-        self.show("record.html", path, view=view, shown=shown, labels=LABELS, **around)
+        self.show("record.html", path, view=view, shown=shown, labels=view.labels, **around)
 
 
 class Neighbour(Handler):
@@ -95,7 +98,7 @@ class OfUpload(Handler):
         if upload is None:
             raise NotThere("these files were let go of: drop them again")
         if not number:
-            return self.show("scored.html", "Scored files", upload=upload, token=token, labels=LABELS)
+            return self.show("scored.html", "Scored files", upload=upload, token=token, labels=upload.labels)
         if int(number) >= len(upload.records):
             raise NotThere("there is no such record")
         dropped, shown = upload.records[int(number)], shown_in(self)
@@ -103,15 +106,18 @@ class OfUpload(Handler):
         view = await self.score(_view_of_dropped, self.source, upload, dropped, base, shown)
         back = f"/scored/{token}" if len(upload.records) > 1 else "/score"
         around = {"job": None, "back": back, "neighbours": None}
-        return self.show("record.html", dropped.path, view=view, shown=shown, labels=LABELS, **around)
+        return self.show("record.html", dropped.path, view=view, shown=shown, labels=view.labels, **around)
 
 
 def shown_in(handler: Handler) -> Shown:
-    """How the address asks for a record to be shown. Raises EcgbatchError for a superclass that is none."""
-    shown = Shown(**{name: handler.get_argument(name, "")[:10] for name in Shown.__dataclass_fields__})
-    if shown.explain and shown.explain not in LABELS:
-        raise EcgbatchError(f"explain is one of {', '.join(LABELS)}, not {shown.explain!r}")
-    return shown
+    """How the address asks for a record to be shown."""
+    return Shown(**{name: handler.get_argument(name, "")[:LONGEST_NAME] for name in Shown.__dataclass_fields__})
+
+
+def _check_explained(shown: Shown, labels: Collection[str]) -> None:
+    """Raises EcgbatchError for a class that the model does not tell."""
+    if shown.explain and shown.explain not in labels:
+        raise EcgbatchError(f"explain is one of {', '.join(labels)}, not {shown.explain!r}")
 
 
 def _view_of(source: Source, job_id: int, recording_id: int, base: str, shown: Shown) -> tuple[str, View]:
@@ -120,11 +126,14 @@ def _view_of(source: Source, job_id: int, recording_id: int, base: str, shown: S
         about = scored.about(connection, job_id)
         whole = record.record_of(connection, job_id, recording_id)
         windows = record.windows_of(connection, recording_id, job.model_id)
+        labels = tuple(thresholds_of(connection, job.model_id))
+    _check_explained(shown, labels)
     said = next((each for each in whole.said if each.model_id == job.model_id), None)
     picture = _picture_of(source, whole, said, shown)
     failure = whole.failure
     view = View(
         base,
+        labels,
         person(whole.age, whole.sex),
         picture,
         [] if said is None else _scores(said.probabilities, said.thresholds),
@@ -158,7 +167,8 @@ def _picture_of(source: Source, whole: Whole, said: Said | None, shown: Shown) -
 def _view_of_dropped(source: Source, upload: Upload, dropped: Dropped, base: str, shown: Shown) -> View:
     recording, score = dropped.recording, dropped.score
     if recording is None or score is None:
-        return View(base, "", Picture(), failure=dropped.error)
+        return View(base, upload.labels, "", Picture(), failure=dropped.error)
+    _check_explained(shown, upload.labels)
     scorer = source.scorer(upload.fingerprint)
     about = (score.age, score.sex)
     if shown.explain:
@@ -173,7 +183,7 @@ def _view_of_dropped(source: Source, upload: Upload, dropped: Dropped, base: str
         ("SHA-256 of the input", recording.sha256),
     ]
     scores = _scores(score.probabilities, scorer.model.thresholds)
-    return View(base, person(*about), picture, scores, _meanings(score.flags), _known(provenance))
+    return View(base, upload.labels, person(*about), picture, scores, _meanings(score.flags), _known(provenance))
 
 
 def _drawn(recording: Recording, path: str, shown: Shown) -> str:
@@ -196,7 +206,7 @@ def _explained(
 
 
 def _scores(probabilities: dict[str, float], thresholds: dict[str, float]) -> list[tuple[str, float, float]]:
-    return [(NAMES[label], probabilities[label], thresholds[label]) for label in LABELS]
+    return [(name_of(label), probability, thresholds[label]) for label, probability in probabilities.items()]
 
 
 def _meanings(flags: Sequence[str]) -> list[tuple[str, str]]:
@@ -233,6 +243,6 @@ def _neighbour(source: Source, job_id: int, asked: Asked, place: Place) -> int |
             reason, text = asked.reason or None, asked.text or None
             failed = browse.failed_page(connection, job, reason, text, place, 1).rows
             return failed[0].id if failed else None
-        thresholds = scored.about(connection, job_id).description["thresholds"]
-        rows = browse.page(connection, job, asked.wanted(thresholds), place, 1).rows
+        wanted = asked.wanted(thresholds_of(connection, job.model_id))
+        rows = browse.page(connection, job, wanted, place, 1).rows
         return rows[0].id if rows else None

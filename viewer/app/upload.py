@@ -37,9 +37,10 @@ class Dropped:
 
 @dataclass
 class Upload:
-    """The records of an upload, the model that scored them, by its fingerprint, and whether there were more."""
+    """The records of an upload, the model that scored them, by fingerprint and classes, and whether there were more."""
 
     fingerprint: str
+    labels: tuple[str, ...]
     records: list[Dropped] = field(default_factory=list)
     more: bool = False
 
@@ -54,7 +55,7 @@ def score_files(
     The files lie in a folder of the system's for temporary files as long as they are read, open to this user alone.
     """
     scorer = source.scorer()
-    upload = Upload(scorer.model.fingerprint)
+    upload = Upload(scorer.model.fingerprint, scorer.model.labels)
     lead_sets = scorer.lead_sets if fewer_leads else None
     with tempfile.TemporaryDirectory(prefix="ecgbatch-app-") as folder:
         root = _laid_down(files, Path(folder))

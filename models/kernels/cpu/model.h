@@ -17,7 +17,7 @@ class Model {
     const InstructionSet& set;
     const Network network;
 
-    // Fills probabilities (batch, CLASSES) and, unless null, features (batch, pooled) from signal (batch, samples, LEADS) and
+    // Fills probabilities (batch, classes) and, unless null, features (batch, pooled) from signal (batch, samples, LEADS) and
     // metadata (batch, METADATA). Samples left over after the last whole patch are not seen. Throws std::bad_alloc.
     void score(const float* signal, const float* metadata, float* probabilities, float* features, size_t batch,
                size_t samples) {
@@ -25,7 +25,7 @@ class Model {
         auto workspace = acquire(steps);
         for (size_t i = 0; i < batch; i++)
             set.score(network, *workspace, signal + i * samples * LEADS, metadata + i * METADATA, steps,
-                      probabilities + i * CLASSES, features ? features + i * network.d.pooled() : nullptr);
+                      probabilities + i * network.d.classes, features ? features + i * network.d.pooled() : nullptr);
         release(std::move(workspace));
     }
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 constexpr int LEADS = 12;
-constexpr int CLASSES = 5;
 constexpr int METADATA = 2, METADATA_FEATURES = 32, HIDDEN_1 = 256, HIDDEN_2 = 128;
 constexpr int TAPS = 4;        // of the causal convolutions
 constexpr int PROJECTION = 4;  // block size of the headwise q, k and v
@@ -20,6 +19,7 @@ constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multip
 struct Dimensions {
     int inputs;  // of a time step: all leads of a patch of samples
     int embedding, inner, heads, levels, blocks, feedforward;  // `blocks` of each kind per level
+    int classes;  // that there are probabilities of
     int slstm_head() const { return embedding / heads; }
     int mlstm_head() const { return inner / heads; }
     int gates() const { return round_up(2 * heads, LANES); }

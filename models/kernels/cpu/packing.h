@@ -26,7 +26,7 @@ class Packing {
         n.metadata = linear(METADATA_FEATURES, METADATA, true);
         n.classifier_1 = linear(HIDDEN_1, d.pooled(), true);
         n.classifier_2 = linear(HIDDEN_2, HIDDEN_1, true);
-        n.classifier_3 = linear(CLASSES, HIDDEN_2, true);
+        n.classifier_3 = linear(d.classes, HIDDEN_2, true);
         if (left_) throw std::invalid_argument("too many parameters");
         return n;
     }

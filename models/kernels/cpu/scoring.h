@@ -74,8 +74,8 @@ void score(const Network& network, const Workspace& w, const float* signal, cons
     dense(network.classifier_1, w.pooled, w.hidden_1, true);
     dense(network.classifier_2, w.hidden_1, w.hidden_2, true);
     dense(network.classifier_3, w.hidden_2, w.logits, false);
-    for (int i = 0; i < LANES; i += WIDTH) store(w.logits + i, set1(1.0f) / (exponential(-load(w.logits + i)) + 1.0f));
-    std::memcpy(probabilities, w.logits, CLASSES * sizeof(float));
+    for (int i = 0; i < d.classes; i += WIDTH) store(w.logits + i, set1(1.0f) / (exponential(-load(w.logits + i)) + 1.0f));
+    std::memcpy(probabilities, w.logits, d.classes * sizeof(float));
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ struct Workspace {
         pooled = take(d.pooled());
         hidden_1 = take(HIDDEN_1);
         hidden_2 = take(HIDDEN_2);
-        logits = take(LANES);
+        logits = take(d.classes);
         zeros = take(std::max<size_t>(TILE, head));
     }
 };
