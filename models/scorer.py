@@ -58,6 +58,7 @@ class Scorer:
         self.model = model
         self.device = device
         self._lead_sets = frozenset(model.lead_sets)
+        self._fill = model.metadata_fill
         self._limits = [model.uncertain.get(label, NEVER) for label in model.labels]
         self.kernel = choose_kernel(model.config, device, kernel)
         self.batch_size = batch_size or USUAL_BATCH[device, self.kernel]
@@ -100,7 +101,7 @@ class Scorer:
 
     def metadata(self, age: float | None, sex: float | None) -> preprocessing.Metadata:
         """Age in years and sex (0 male, 1 female) as `score` takes them, and the flags of what was filled in."""
-        return preprocessing.metadata(age, sex, self.model.metadata_fill)
+        return preprocessing.metadata(age, sex, self._fill)
 
     def score(self, cleaned: Cleaned, metadata: Array) -> Array:
         """(B, T, 12) from `clean`, (B, 2) from `metadata` -> probabilities (B, K) in the model's order."""
