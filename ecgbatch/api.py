@@ -131,4 +131,4 @@ def run(
     root = Path(archive).expanduser().resolve()
     found = Archive(root, None if manifest is None else Path(manifest), follow_links=settings.follow_links)
     used = Registry(settings.model_dir).find(model or settings.model)
-    return run_archive(settings, open_database(settings=settings), used, found, JobOptions())
+    return run_archive(settings, open_database(settings=settings), used, lambda: found, JobOptions())

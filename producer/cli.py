@@ -112,23 +112,26 @@ def run(
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
-    from ecgbatch.producer.display import show_job
-    from ecgbatch.producer.dry_run import show as dry_run_of
     from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
 
     settings = _settings(model)
+    root = None if archive is None else _existing(archive)
     if dry_run:
-        if archive is None:
+        from ecgbatch.producer.dry_run import show as dry_run_of
+
+        if root is None:
             raise click.UsageError("--dry-run needs an ARCHIVE")
-        dry_run_of(Archive(_existing(archive), follow_links=settings.follow_links, **how))
+        dry_run_of(Archive(root, follow_links=settings.follow_links, **how))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
-    root = _synthetic() if archive is None else _existing(archive)
     database, network = _prepare(settings)
-    found = Archive(root, follow_links=settings.follow_links, **how)
+
+    def find() -> Archive:
+        return Archive(root or _synthetic(), follow_links=settings.follow_links, **how)
+
     try:
-        progress = run_archive(settings, database, network, found, options)
+        progress = run_archive(settings, database, network, find, options, forked=True)
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
@@ -136,6 +139,8 @@ def run(
         say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
         if options.rescore == "none":
             print_note("--rescore changed looks whether files, ages or sexes have changed since")
+    from ecgbatch.producer.display import show_job
+
     show_job(database, progress.job_id)
     return _exit_status(progress)
 
@@ -177,7 +182,7 @@ def status(job: int | None, watch: bool, as_json: bool) -> int:
     Of all jobs archive, model, counts, rate and time left; of one job its superclasses, flags and failures as well.
     """
     from ecgbatch.producer.display import show_job, show_jobs
-    from ecgbatch.producer.run import follow
+    from ecgbatch.producer.following import follow
 
     database = _database(load())
     if watch:
