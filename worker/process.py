@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -37,9 +37,11 @@ class CannotWorkHere(EcgbatchError):
 
 
 class ScoringProcess:
-    """Scores chunks, one at a time, by models that stay resident."""
+    """Scores chunks, one at a time, by models that stay resident; `resident` are there already, by fingerprint."""
 
-    def __init__(self, settings: Settings, database: Database, stages: Stages, worker: str) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, stages: Stages, worker: str, resident: Mapping[str, Scorer]
+    ) -> None:
         self.settings = settings
         self.database = database
         self.stages = stages
@@ -50,7 +52,7 @@ class ScoringProcess:
         self._watchdog = Watchdog(settings.record_seconds)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._refused = flags_to_refuse(settings)
-        self._scorers: dict[str, Scorer] = {}
+        self._scorers = dict(resident)
         self._plans: dict[int, JobPlan] = {}
         self._problems: dict[int, str] = {}
         self._put_back_at = 0.0

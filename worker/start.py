@@ -1,5 +1,6 @@
 """Starts a worker: its processes, the search for lost work beside them, and its end."""
 
+import gc
 import logging
 import os
 import signal
@@ -69,18 +70,23 @@ def run_worker(settings: Settings, stages: Stages | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # in its processes: each is one line of work
     set_up_logs(settings.log_format)
     warnings.simplefilter("ignore", SecurityWarning)  # it is about pickle as root, and nothing here takes pickle
+    stages = stages or Stages()
     flags_to_refuse(settings)
     database = open_database(settings.database_url)
     model = Registry(settings.model_dir).find(settings.model)
     name = Name(identity_of(database))
-    app = connected_app(settings, database, ecgbatch_stages=stages or Stages(), ecgbatch_worker=name.text)
+    app = connected_app(settings, database, ecgbatch_stages=stages, ecgbatch_worker=name.text)
     kernel = choose_kernel(model.config, settings.device, settings.kernel)
     processes = settings.processes or _suggested_processes(settings, model, kernel)
     about = Worker(name.text, processes, settings.device, kernel, f"{model.name}:{model.version}")
     Panel.data = _LookingOn({command: Panel.data[command] for command in LOOKING_ON})
+    forked = kernel == "compiled" and sys.platform == "linux"
+    if forked:
+        tasks.resident[model.fingerprint] = stages.load(settings, model.fingerprint)
+    gc.freeze()  # what is there by now stays, and celery looks through everything before it starts a process
     worker = app.Worker(
         concurrency=processes,
-        pool=ForkedAtFirst if kernel == "compiled" and sys.platform == "linux" else "prefork",
+        pool=ForkedAtFirst if forked else "prefork",
         hostname=name.text,
         loglevel="INFO",
         quiet=True,

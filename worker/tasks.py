@@ -19,6 +19,7 @@ from ecgbatch.worker.app import REDIS_ERRORS
 from ecgbatch.worker.logs import set_up_logs
 from ecgbatch.worker.machine import gpus
 from ecgbatch.worker.message import TASK, ChunkMessage
+from ecgbatch.worker.pipeline import Scorer
 from ecgbatch.worker.process import CannotWorkHere, ScoringProcess
 from ecgbatch.worker.queue import fill_queue, send
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 process: ScoringProcess
 """The one of this worker process."""
+
+resident: dict[str, Scorer] = {}
+"""Models by fingerprint that were there before this process was forked."""
 
 CANNOT_START = signal.SIGUSR2
 """What a process tells the worker that started it when it cannot score."""
@@ -47,7 +51,7 @@ def prepare_process(**_: object) -> None:
         _take_a_gpu()
     try:
         database = Database(settings.database_url, OUTAGE_SECONDS)
-        process = ScoringProcess(settings, database, conf.ecgbatch_stages, conf.ecgbatch_worker)
+        process = ScoringProcess(settings, database, conf.ecgbatch_stages, conf.ecgbatch_worker, resident)
         process.scorer(Registry(settings.model_dir).find(settings.model).fingerprint)
     except Exception as error:  # celery swallows what a signal's handler raises, and would go on without a model
         log.critical("%s", error)
