@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -130,15 +131,18 @@ def _become_worker(settings: Settings, logfile: int, forked: bool) -> NoReturn:
             os.execve(command[0], command, os.environ | environment(settings))
         from ecgbatch.worker.start import run_worker
 
+        # Processes that are spawned later need not import the script that was started.
+        sys.modules["__main__"].__spec__ = find_spec("ecgbatch.__main__")
         status = run_worker(settings)
     except EcgbatchError as error:
         print_note(f"ecgbatch: {error}")
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(status)  # what is to be done at the end of `run` is not for this process
 
 
 def _idle(database: Database) -> bool:
@@ -176,7 +180,8 @@ class Workers:
                 time.sleep(0.05)
         except KeyboardInterrupt:
             pass
-        self.kill()
+        if self._poll() is None:
+            self.kill()
 
     def kill(self) -> None:
         """Ends them all at once. To leave in order takes three seconds, which are for those that have a chunk."""
