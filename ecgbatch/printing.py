@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from itertools import islice
 from typing import Any, TextIO
 
@@ -58,9 +59,11 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: b
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints rows as they come, as CSV: numbers in full, times in UTC, nothing for what is unknown."""
+    """Prints rows as they come, as CSV in UTF-8: numbers in full, times in UTC, nothing for what is unknown."""
     import csv
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's is: it is a file for programs
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([value if isinstance(value, float) else _text(value) for value in row] for row in rows)

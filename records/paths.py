@@ -49,7 +49,7 @@ def on_disk(written: str) -> tuple[str, str | None]:
     if "%[" in written and _TOO_LONG.search(written):
         raise RecordError(Reason.UNSAFE_PATH, f"the path has more than {LONGEST} bytes")
     path, separator, member = written.partition(_MEMBER)
-    return _unescaped(path), _unescaped(member) if separator else None
+    return os.fsdecode(_unescaped(path)), _unescaped(member).decode("utf-8", "surrogateescape") if separator else None
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -57,8 +57,6 @@ def _escaped(match: re.Match[str]) -> str:
     return f"%{code - 0xDC00 if code > 0xFF else code:02X}"
 
 
-def _unescaped(written: str) -> str:
-    if "%" not in written:
-        return written
-    plain = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), written.encode("utf-8", "surrogateescape"))
-    return os.fsdecode(plain)
+def _unescaped(written: str) -> bytes:
+    encoded = written.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), encoded) if "%" in written else encoded

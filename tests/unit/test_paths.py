@@ -1,6 +1,8 @@
 """Any name that a file system allows is written down exactly, in letters that every database holds."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,16 @@ from ecgbatch.records.recording import Reason, RecordError
 def test_names_and_how_they_are_written(name: bytes, written: str) -> None:
     assert write_down(os.fsdecode(name)) == written
     assert on_disk(written) == (os.fsdecode(name), None)
+
+
+def test_a_locale_that_knows_no_utf_8_changes_nothing() -> None:
+    code = "import os; from ecgbatch.records.paths import on_disk, write_down\n" + (
+        "for name in ('Müller/心电图'.encode(), b'\\xff'):\n"
+        "    path, member = on_disk(write_down(os.fsdecode(name), '心'))\n"
+        "    assert (os.fsencode(path), member) == (name, '心')"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", f"exec({code!a})"], env=environment, check=True)
 
 
 @given(name=st.binary(max_size=30), member=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9))

@@ -78,3 +78,11 @@ def test_csv_has_numbers_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     row = ["a,b\n", 0.123456789012, None, datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=1)))]
     print_csv(["path", "mi", "age", "at"], iter([row]))
     assert capsys.readouterr().out == 'path,mi,age,at\n"a,b\n",0.123456789012,,2026-01-02 02:04:00\n'
+
+
+def test_csv_is_utf_8_whatever_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    print_csv(["path"], [["心"]])
+    sys.stdout.flush()
+    assert written.getvalue().decode() == "path\n心\n"
