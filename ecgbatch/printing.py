@@ -26,8 +26,8 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1 h 05 min`, `2 min 03 s`, `8 s`."""
-    minutes, seconds = divmod(round(seconds), 60)
+    """`1 h 05 min`, `2 min 03 s`, `8 s`; none is negative, though a clock was put back in the meantime."""
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 

@@ -44,8 +44,8 @@ def predictions(connection: Connection, model: Model, job: int, labels: Labels) 
     records = [record for record in labels.records if record.path in found]
     if not records:
         raise EcgbatchError(
-            f"job {job} has predictions for none of the {len(labelled):,} records with labels: the paths in the table "
-            "must be those of the job's records (of PTB-XL those in the column filename_lr)"
+            f"job {job} has predictions for none of the {len(labelled):,} records with labels: their paths "
+            "must be those of the job's records (of PTB-XL those in the column filename_lr; an archive as it was run)"
         )
     columns = [model.labels.index(name) for name in labels.classes]
     probabilities = np.array([found[record.path] for record in records], np.float64)[:, columns]

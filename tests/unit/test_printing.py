@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from terminal import in_terminal
 
-from ecgbatch.printing import print_csv, print_mapping, print_note, print_rows, printable, say
+from ecgbatch.printing import duration, print_csv, print_mapping, print_note, print_rows, printable, say
 
 HOSTILE = "a\x1b[31mred\nnext\r\x07\t\u202eback \udcff é"
 
@@ -86,3 +86,7 @@ def test_csv_is_utf_8_whatever_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     print_csv(["path"], [["心"]])
     sys.stdout.flush()
     assert written.getvalue().decode() == "path\n心\n"
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (3900, 123.4, 8, -3540)] == ["1 h 05 min", "2 min 03 s", "8 s", "0 s"]
