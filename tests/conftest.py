@@ -48,6 +48,14 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def finished(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command where an undisturbed run has scored the synthetic archive, for tests that only look on."""
+    command = Command(tmp_path_factory.mktemp("finished"))
+    command("run", synthetic)
+    return command
+
+
 @pytest.fixture
 def archive(synthetic: Path, tmp_path: Path) -> Path:
     """A synthetic archive of 64 records."""

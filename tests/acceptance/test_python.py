@@ -38,10 +38,9 @@ def test_single_files_are_scored_without_server_or_database(command: Command, ar
     assert not list(command.folder.glob("*.db"))
 
 
-def test_a_files_score_is_the_one_that_run_stores(command: Command, archive: Path) -> None:
-    command("run", archive)
-    stored = command.rows("SELECT path, norm, mi, sttc, cd, hyp, flags FROM results ORDER BY path LIMIT 8")
-    found = json.loads(command("score", "--json", *(archive / row["path"] for row in stored)).stdout)
+def test_a_files_score_is_the_one_that_run_stores(finished: Command, synthetic: Path) -> None:
+    stored = finished.rows("SELECT path, norm, mi, sttc, cd, hyp, flags FROM results ORDER BY path LIMIT 8")
+    found = json.loads(finished("score", "--json", *(synthetic / row["path"] for row in stored)).stdout)
     for row, score in zip(stored, found["scores"], strict=True):
         assert {name: row[name] for name in score["probabilities"]} == score["probabilities"]
         assert row["flags"] == ",".join(score["flags"])

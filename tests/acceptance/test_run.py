@@ -28,6 +28,9 @@ def test_run_without_an_archive_scores_synthetic_records(command: Command) -> No
         {"state": "finished", "total": 64, "scored": 64, "failed": 0}
     ]
     assert not processes_mentioning(str(command.folder)), "nothing is left running"
+    before = command.rows("SELECT * FROM predictions ORDER BY recording_id")
+    assert "scored before" in command("run").stdout
+    assert command.rows("SELECT * FROM predictions ORDER BY recording_id") == before
 
 
 def test_the_folder_that_one_stands_in_may_be_the_archive(command: Command, archive: Path) -> None:
@@ -35,17 +38,9 @@ def test_the_folder_that_one_stands_in_may_be_the_archive(command: Command, arch
     assert "64" in command("run", ".").stdout
 
 
-def test_a_second_run_scores_nothing_and_says_so(command: Command, archive: Path) -> None:
-    command("run", archive)
-    before = command.rows("SELECT * FROM predictions ORDER BY recording_id")
-    assert "scored before" in command("run", archive).stdout
-    assert command.rows("SELECT * FROM predictions ORDER BY recording_id") == before
-
-
-def test_predictions_can_be_traced(command: Command, archive: Path) -> None:
-    command("run", archive)
-    [row, *_] = json.loads(command("query", "trace", "--json").stdout)
-    record = archive / row["path"]
+def test_predictions_can_be_traced(finished: Command, synthetic: Path) -> None:
+    [row, *_] = json.loads(finished("query", "trace", "--json").stdout)
+    record = synthetic / row["path"]
     content = record.with_name(record.name + ".hea").read_bytes() + record.with_name(record.name + ".dat").read_bytes()
     assert row["input_sha256"] == hashlib.sha256(content).hexdigest()
     assert re.fullmatch(r"[0-9a-f]{64}", row["fingerprint"])
@@ -73,7 +68,7 @@ def test_bad_records_harm_only_themselves(command: Command, archive: Path) -> No
 
 
 def test_interrupted_run_goes_on_at_the_next_call(command: Command, archive: Path) -> None:
-    multiply(archive, 24)
+    multiply(archive, 16)
     with running(command.start("run", archive, stderr=subprocess.PIPE)) as process:
         database = command.folder / "ecgbatch.db"
         wait_until(lambda: database.exists() and scored(database) > 0)
@@ -83,9 +78,9 @@ def test_interrupted_run_goes_on_at_the_next_call(command: Command, archive: Pat
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     assert not processes_mentioning(str(command.folder))
-    assert 0 < scored(database) < 1536
+    assert 0 < scored(database) < 1024
     assert "(continued)" in command("run", archive).stderr
-    assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 1536}]
+    assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 1024}]
 
 
 def scored(database: Path) -> int:
@@ -96,20 +91,15 @@ def scored(database: Path) -> int:
             return 0
 
 
-def test_producer_and_worker_as_separate_commands(services: Command, archive: Path, tmp_path: Path) -> None:
-    embedded = tmp_path / "embedded"
-    embedded.mkdir()
-    alone = Command(embedded)
-    alone("run", archive)
-    job = services("enqueue", archive).stdout.strip()
-    assert job == "1"
-    with running(services.start("worker", "--processes", "2", stderr=subprocess.PIPE)) as worker:
-        services("status", "--watch")
+def test_producer_and_worker_as_separate_commands(services: Command, archive: Path, finished: Command) -> None:
+    assert services("enqueue", archive, here=False).stdout == "1\n"
+    with running(services.start("worker", "--processes", "2", stderr=subprocess.DEVNULL)) as worker:
+        services("status", "--watch", here=False)
         worker.terminate()
         worker.wait(60)
     query = f"SELECT path, input_sha256, flags, {PROBABILITIES} FROM predictions JOIN recordings ON id = recording_id"
     query += " ORDER BY path"
-    mine, theirs = services.rows(query), alone.rows(query)
+    mine, theirs = services.rows(query), finished.rows(query)
     assert len(mine) == 64
     for a, b in zip(mine, theirs, strict=True):
         assert (a["path"], a["input_sha256"], a["flags"]) == (b["path"], b["input_sha256"], b["flags"])
@@ -120,6 +110,7 @@ def values(row: dict[str, float]) -> list[float]:
     return [row[name.strip()] for name in PROBABILITIES.split(",")]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_flower_shows_jobs_and_chunks_in_words(services: Command, archive: Path) -> None:
     services.environment["ECGBATCH_FLOWER_PASSWORD"] = "secret"
     services.environment["ECGBATCH_FLOWER_PORT"] = port = "5598"
@@ -179,7 +170,7 @@ def test_fold_9_of_ptbxl(command: Command, ptbxl_fold9: Path) -> None:
     ],
 )
 def test_wrong_use_is_answered_in_one_line(command: Command, arguments: list[str], message: str) -> None:
-    done = command(*arguments, status=1)
+    done = command(*arguments, status=1, here=arguments[0] not in ("worker", "flower"))
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -201,7 +192,7 @@ def test_a_redis_that_is_away_is_one_line(command: Command, archive: Path) -> No
 def test_a_database_that_is_away_is_one_line(command: Command, archive: Path) -> None:
     command.environment["ECGBATCH_DATABASE_URL"] = "postgresql://u:hidden@127.0.0.1:1/x"
     for arguments in (["run", archive], ["status"], ["query", "trace"], ["db", "upgrade"]):
-        done = command(*arguments, status=1)
+        done = command(*arguments, status=1, here=True)
         assert "cannot use the database" in done.stderr
         assert "hidden" not in done.stderr
 
@@ -216,4 +207,4 @@ def test_a_setting_that_is_none_is_one_line(command: Command) -> None:
 
 def test_wrong_words_end_with_status_2(command: Command) -> None:
     command("unheard-of", status=2)
-    command(status=2)
+    command(status=2, here=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from commands import Command, children, ends, scored, undisturbed, wait_until, workers
+from commands import Command, children, ends, scored, wait_until, workers
 from places import FAULTY_WORKER
 
 from ecgbatch.db.engine import Database
@@ -103,7 +103,7 @@ def client(services: Command) -> Iterator[redis.Redis]:
 
 @one_database
 def test_malformed_messages_are_dropped_and_work_goes_on(
-    services: Command, archive: Path, key: str, client: redis.Redis
+    services: Command, finished: Command, key: str, client: redis.Redis
 ) -> None:
     raw = [text.encode("utf-8", "surrogatepass") for text in HOSTILE] + [b"\xff\xfe\x00", bytes(2_000_000)]
     for text in raw:
@@ -123,7 +123,7 @@ def test_malformed_messages_are_dropped_and_work_goes_on(
     log = (services.folder / "worker.log").read_text()
     assert "dropped a message from normal" in log
     assert "Traceback" not in log
-    assert ends(services) == undisturbed(services, archive)
+    assert ends(services) == ends(finished)
 
 
 @one_database
@@ -147,7 +147,7 @@ def test_other_things_in_the_place_of_our_keys(services: Command, key: str, clie
 
 @one_database
 def test_keys_and_connections_that_go_in_mid_job(
-    services: Command, archive: Path, key: str, client: redis.Redis
+    services: Command, finished: Command, key: str, client: redis.Redis
 ) -> None:
     """Emptied, its keys renamed, connections ended, read-only for a while: each several times."""
     services.environment |= {"FAULTS_SLOW": "0.05", "ECGBATCH_LEASE_SECONDS": "2", "ECGBATCH_QUEUE_CHUNKS": "2"}
@@ -178,7 +178,7 @@ def test_keys_and_connections_that_go_in_mid_job(
         services("status", "--watch")
         assert children(parent.pid) == processes, "no process has ended"
     assert "Traceback" not in (services.folder / "worker.log").read_text()
-    assert ends(services) == undisturbed(services, archive)
+    assert ends(services) == ends(finished)
 
 
 @one_database

