@@ -26,7 +26,7 @@ run: .venv/scores
 	$(BIN)/ecgbatch run $(ARCHIVE)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal  # on two cores: they often wait for what they have started
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos -s

@@ -79,7 +79,7 @@ def test_damaged_records_are_refused_or_read_alike() -> None:
 
 
 def test_model_bench_suggests_and_keeps_it(command: Command) -> None:
-    result = json.loads(command("model", "bench", "--json").stdout)
+    result = json.loads(command("model", "bench", "--json", here=True).stdout)
     assert {"cpu torch"} <= set(result["suggested"])
     assert {"device", "kernel", "batch_size", "clean_ms", "score_ms", "records_per_second", "matrix_share"} == set(
         result["measurements"][0]

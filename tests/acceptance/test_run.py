@@ -177,7 +177,7 @@ def test_wrong_use_is_answered_in_one_line(command: Command, arguments: list[str
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_device_that_is_not_there_is_one_line(command: Command, archive: Path) -> None:
-    command.environment["ECGBATCH_DEVICE"] = "cuda"
+    command.environment |= {"ECGBATCH_DEVICE": "cuda", "ECGBATCH_PROCESSES": "1"}
     said = command("run", archive, status=1).stderr.splitlines()
     assert said[-1].startswith("ecgbatch: the workers ended (status 1): torch finds no CUDA device here")
 

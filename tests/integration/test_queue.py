@@ -8,6 +8,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from celery import Celery
+from commands import wait_until
 from scoring import THRESHOLDS
 
 from ecgbatch.db import chunks, jobs
@@ -52,8 +53,8 @@ def waiting(redis_url: str, priority: Priority = Priority.NORMAL) -> list[tuple[
 
 
 def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> None:
-    """One thread renews the lease of whichever chunk is being scored; 1.5 s without a renewal frees a chunk."""
-    job_id, length = make_job(sqlite, "archive", 4), timedelta(seconds=1.5)
+    """One thread renews the lease of whichever chunk is being scored; three seconds without a renewal free a chunk."""
+    job_id, length = make_job(sqlite, "archive", 4), timedelta(seconds=3)
     lease = LeaseKeeper(sqlite, length)
     plan = sqlite.write(chunks.plan_of, job_id)
     assert plan is not None
@@ -61,14 +62,19 @@ def test_leases_are_kept_chunk_after_chunk_and_no_longer(sqlite: Database) -> No
     def claim(number: int, worker: str) -> Claim | None:
         return sqlite.write(chunks.claim, plan, number, worker, "task", length)
 
+    def until(number: int) -> object:
+        with sqlite.read() as connection:
+            return connection.exec_driver_sql(f"SELECT lease_until FROM chunks WHERE number = {number}").scalar()
+
     for number in (1, 2):
-        mine = claim(number, "mine")
+        mine, began = claim(number, "mine"), time.monotonic()
         assert mine is not None
         with lease.keeping(mine):
-            time.sleep(3)
+            while time.monotonic() < began + 4:
+                before = until(number)
+                wait_until(lambda number=number, before=before: until(number) != before)  # type: ignore[misc]
             assert claim(number, "another") is None
-    time.sleep(3)
-    assert claim(2, "another") is not None
+    wait_until(lambda: claim(2, "another") is not None)
 
 
 def test_redis_holds_no_more_than_the_queue_has_room_for(sqlite: Database, app: Celery, redis_url: str) -> None:

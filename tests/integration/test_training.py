@@ -209,7 +209,7 @@ def test_teachers_teach_what_they_have_not_seen(command: Command, labelled: Path
         Training(load_recipe(str(recipe)), pupil, examples)
 
     line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", "pupil"]
-    done = command(*line, "--name", "mine", "--version", "1", "--teachers", "teachers")
+    done = command(*line, "--name", "mine", "--version", "1", "--teachers", "teachers", here=True)
     assert "the teachers together: macro AUC" in done.stderr
     assert Registry(command.folder / "models").find("mine:1").description["training"]["calibration"]["mi"]["scale"] > 0
 
@@ -271,7 +271,7 @@ def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert len(epochs.read_text().splitlines()) < 1 + 3, "it was to be killed before its end"
-    done = command(*line)
+    done = command(*line, here=True)
     assert "read" not in done.stderr, "what is cleaned is not read again"
     assert "epoch 1 of 3" not in done.stderr
     rows = list(csv.DictReader(epochs.open()))
@@ -324,7 +324,7 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_read(
     command: Command, labelled: Path, recipe: Path
 ) -> None:
     line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", "t", "--name", "a", "--version", "1"]
-    done = command(*line, "--device", "cuda", status=1)
+    done = command(*line, "--device", "cuda", status=1, here=True)
     assert done.stderr == "ecgbatch: torch finds no CUDA device here: use device cpu\n"
 
 

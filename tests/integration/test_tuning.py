@@ -61,7 +61,7 @@ def test_labels_of_ones_own_make_a_model_that_run_uses(command: Command, mine: P
     command.environment["OMP_NUM_THREADS"] = "1"
     line = ("model", "tune", str(mine), "--labels", str(mine / "labels.csv"), "--columns", COLUMNS, "--frozen")
     how = ("--from", "base", "--epochs", "2", "--folder", "tuning", "--name", "tuned", "--version", "1")
-    assert "by base:1" in command(*line, *how).stdout.splitlines()[-1]
+    assert "by base:1" in command(*line, *how, here=True).stdout.splitlines()[-1]
     tuned = Registry(base.folder).find("tuned")
     assert tuned.description["tuned"] == {
         "from": base.fingerprint,

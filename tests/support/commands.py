@@ -35,7 +35,9 @@ class Command:
         self.folder = folder
         self.line = line
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ECGBATCH_")}
-        self.environment = kept | {"ECGBATCH_MODEL_DIR": str(folder / "models"), "PYTHONUNBUFFERED": "1"} | environment
+        # What is killed cannot clear up: what it leaves is to lie where pytest clears up.
+        own = {"ECGBATCH_MODEL_DIR": str(folder / "models"), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+        self.environment = kept | own | environment
 
     def __call__(
         self, *arguments: str | Path, status: int = 0, here: bool | None = None
