@@ -19,7 +19,8 @@ from scipy.signal import resample_poly
 from ecgbatch.records.reading import read
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
-from ecg_files import Ecg, muse
+from ecg_made import Ecg
+from ecg_xml import muse
 
 ROWS_TOGETHER = 500
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from ecg_files import ARCHIVE_TOML, WRITERS, Ecg, make, wfdb
+from ecg_files import ARCHIVE_TOML, WRITERS, wfdb
+from ecg_made import Ecg, make
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from ecg_files import ARCHIVE_TOML, WRITERS, Ecg, code15, make
+from ecg_files import ARCHIVE_TOML, WRITERS, code15
+from ecg_made import Ecg, make
 
 from ecgbatch.records.files import Files
 from ecgbatch.records.formats import hdf5, numpy_arrays

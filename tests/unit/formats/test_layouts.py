@@ -5,7 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from ecg_files import ARCHIVE_TOML, Ecg, code15, make, npy, sph
+from ecg_files import ARCHIVE_TOML, code15, npy, sph
+from ecg_made import Ecg, make
 
 from ecgbatch.records.files import Files
 from ecgbatch.records.formats import hdf5, numpy_arrays

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ecg_files import AGE, ARCHIVE_TOML, SEX, WRITERS, Ecg, code15, dicom, make, scp, wfdb
+from ecg_files import ARCHIVE_TOML, WRITERS, code15, dicom, scp, wfdb
+from ecg_made import AGE, SEX, Ecg, make
 
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.weights.registry import SHIPPED, Registry

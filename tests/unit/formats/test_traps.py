@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ecg_files import AGE, INDEPENDENT, WRITERS, Ecg, aecg, cardiosoft, csv, dicom, edf, ishne, make, muse, philips, scp
+from ecg_files import WRITERS, csv, dicom, edf, ishne, scp
+from ecg_made import AGE, INDEPENDENT, Ecg, make
+from ecg_xml import aecg, cardiosoft, muse, philips
 
 from ecgbatch.records import formats
 from ecgbatch.records.leads import LEADS
