@@ -257,7 +257,7 @@ def _insert_predictions(connection: Connection, claim: Claim, scored: Sequence[P
     """Writes predictions with all that the recordings told; returns how many were new."""
     whose = dict(job_id=claim.job_id, model_id=claim.model_id, worker=claim.worker)
     own_classes = claim.thresholds is None
-    rows = [p.row() if own_classes else p.row() | p.superclasses() for p in scored]
+    rows = [prediction.row(tells_superclasses=not own_classes) for prediction in scored]
     new = insert_new(connection, predictions, rows, at="scored_at", **whose)
     with_more = [prediction for prediction in scored if own_classes or prediction.windows or prediction.features]
     if with_more and new < len(scored):  # another job has scored some meanwhile, in its way

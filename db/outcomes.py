@@ -8,6 +8,7 @@ Probabilities: TypeAlias = tuple[float, ...]
 
 LABEL_COLUMNS = ("norm", "mi", "sttc", "cd", "hyp")
 """The superclasses, which most models tell."""
+NOT_TOLD = (None,) * len(LABEL_COLUMNS)
 
 
 def as_shown(name: str) -> str:
@@ -46,19 +47,21 @@ class Prediction:
     windows: tuple[Window, ...] = ()
     features: bytes | None = None
 
-    def row(self) -> dict[str, Any]:
-        """The row of `predictions`, without job, model, worker and time, and without the probabilities."""
+    def row(self, tells_superclasses: bool) -> dict[str, Any]:
+        """The row of `predictions`, without job, model, worker and time."""
+        norm, mi, sttc, cd, hyp = self.probabilities if tells_superclasses else NOT_TOLD
         return {
             "recording_id": self.recording_id,
+            "norm": norm,
+            "mi": mi,
+            "sttc": sttc,
+            "cd": cd,
+            "hyp": hyp,
             "input_sha256": self.input_sha256,
             "flags": self.flags,
             "amplitude": self.amplitude,
             "limb_residual": self.limb_residual,
         }
-
-    def superclasses(self) -> dict[str, float]:
-        """What the row of `predictions` says of the superclasses, by a model that tells them."""
-        return dict(zip(LABEL_COLUMNS, self.probabilities, strict=True))
 
     def class_rows(self) -> list[dict[str, Any]]:
         """The rows of `class_probabilities`, without the model, by one that tells classes of its own."""

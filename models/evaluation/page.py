@@ -107,7 +107,9 @@ def _answer(evaluation: Evaluation) -> list[str]:
 
 
 def _caveat(model: Model, fold: int | None) -> str:
-    """What the figures are worth for a model that `model train` made, as its description says."""
+    """What the figures are worth, by what the model's description says of its training."""
+    if model.description.get("tuned") is not None:
+        return "The model was tuned on a table of labels: of records that stand in it, its figures are too good."
     if model.description.get("training") is None:
         return "Whether the model has seen these records in its training, only who trained it can say."
     if fold is None:

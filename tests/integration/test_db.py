@@ -32,7 +32,7 @@ EXPIRED = timedelta(seconds=-1)
 def test_a_prediction_belongs_to_an_item_of_its_job(database: Database) -> None:
     make_job(database, 2)
     make_job(database, 2, archive="/other")
-    of_another_job = [prediction(Record("r0", id=3)).row()]
+    of_another_job = [prediction(Record("r0", id=3)).row(tells_superclasses=True)]
     with pytest.raises(sa.exc.IntegrityError):
         database.write(
             lambda c: bulk.insert_new(c, predictions, of_another_job, "scored_at", job_id=1, model_id=1, worker="w")

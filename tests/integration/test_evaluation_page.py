@@ -57,6 +57,7 @@ def test_the_page_needs_nothing_else_and_is_the_same_each_time(drawn: str, tmp_p
 )
 def test_the_page_says_what_its_figures_are_worth(fold: int | None, training: dict[str, Any] | None, said: str) -> None:
     assert said in _caveat(Model({"training": training}, Path()), fold)
+    assert "tuned on a table" in _caveat(Model({"training": training, "tuned": {"records": 9}}, Path()), fold)
 
 
 def test_the_page_shows_the_figures(drawn: str) -> None:

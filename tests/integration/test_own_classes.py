@@ -193,7 +193,7 @@ def tune(
     command: Command, *more: str, names: str = ",".join(CLASSES), status: int = 0
 ) -> "subprocess.CompletedProcess[str]":
     labels = ("--labels", "labels.csv", "--columns", "afib=af", "--from", "base", "--classes", names)
-    how = ("--frozen", "--epochs", "20", "--folder", "tuning")
+    how = ("--frozen", "--epochs", "10", "--folder", "tuning")
     return command("model", "tune", "archive", *labels, *how, *more, status=status)
 
 
