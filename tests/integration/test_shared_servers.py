@@ -80,6 +80,13 @@ def test_an_archive_that_is_not_mounted_is_left_to_others(services: Command, arc
     assert scored(services) == 64
 
 
+def test_a_temporary_folder_that_the_embedded_server_cannot_use_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "my files").mkdir()
+    command = Command(tmp_path, TMPDIR=str(tmp_path / "my files"))
+    write_archive(tmp_path / "archive", 1)
+    assert "set another" in command("run", "archive", status=1).stderr
+
+
 @one_database
 def test_watching_says_that_no_worker_is_there(services: Command, archive: Path) -> None:
     services("enqueue", archive)
