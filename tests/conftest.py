@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import Command
+from once import once
 from places import SHARED
 
 from ecgbatch.records.synthetic import write_archive
@@ -28,10 +29,12 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def ptbxl_fold9(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fold 9 of PTB-XL (2,193 records at 100 Hz, some at 500 Hz too), unpacked."""
-    archive = tmp_path_factory.mktemp("ptbxl") / "fold9"
-    unpack = [sys.executable, str(shared / "ptbxl/ptbxl_archive.py"), "unpack", str(archive)]
-    subprocess.run([*unpack, "--folds", "9", "--hr"], check=True, stdout=subprocess.DEVNULL)
-    return archive
+
+    def unpack(folder: Path) -> None:
+        command = [sys.executable, str(shared / "ptbxl/ptbxl_archive.py"), "unpack", str(folder / "fold9")]
+        subprocess.run([*command, "--folds", "9", "--hr"], check=True, stdout=subprocess.DEVNULL)
+
+    return once(tmp_path_factory, "ptbxl", unpack) / "fold9"
 
 
 @pytest.fixture
@@ -43,17 +46,13 @@ def command(tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic archive of 64 records, which no test changes."""
-    root = tmp_path_factory.mktemp("synthetic") / "archive"
-    write_archive(root)
-    return root
+    return once(tmp_path_factory, "synthetic", lambda folder: write_archive(folder / "archive")) / "archive"
 
 
 @pytest.fixture(scope="session")
 def finished(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The command where an undisturbed run has scored the synthetic archive, for tests that only look on."""
-    command = Command(tmp_path_factory.mktemp("finished"))
-    command("run", synthetic)
-    return command
+    return Command(once(tmp_path_factory, "finished", lambda folder: Command(folder)("run", synthetic)))
 
 
 @pytest.fixture

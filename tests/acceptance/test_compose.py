@@ -13,7 +13,7 @@ from typing import Any
 import compose
 import golden
 import pytest
-from commands import wait_until
+from commands import PATIENCE, wait_until
 from machines import machine, missing
 from places import REPOSITORY
 
@@ -48,7 +48,7 @@ def test_jobs_before_and_after_an_upgrade(services: compose.Services) -> None:
             wait_until(lambda name=name: services.healthy(name))  # type: ignore[misc]
 
         worker.send_signal(signal.SIGTERM)  # docker compose stop worker && docker compose up --detach
-        assert worker.wait(60) == 0
+        assert worker.wait(PATIENCE) == 0
         services.run("schema")
         stack.enter_context(services.running("worker"))
         checkpoint = services.folder / "mine.ckpt"
@@ -99,7 +99,7 @@ def test_each_panel_of_the_dashboard_shows_something(services: compose.Services)
                     del waiting[title]
             return not waiting
 
-        wait_until(all_answered, 120)
+        wait_until(all_answered)
         groups = ask_prometheus(services, "rules")["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
 

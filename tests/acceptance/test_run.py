@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from archives import multiply
-from commands import Command, processes_mentioning, running, wait_until
+from commands import PATIENCE, Command, processes_mentioning, running, wait_until
 
 PROBABILITIES = "norm, mi, sttc, cd, hyp"
 
@@ -73,7 +73,7 @@ def test_interrupted_run_goes_on_at_the_next_call(command: Command, archive: Pat
         database = command.folder / "ecgbatch.db"
         wait_until(lambda: database.exists() and scored(database) > 0)
         process.send_signal(signal.SIGINT)
-        process.wait(90)
+        process.wait(PATIENCE)
         assert process.returncode == 130
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
@@ -96,7 +96,7 @@ def test_producer_and_worker_as_separate_commands(services: Command, archive: Pa
     with running(services.start("worker", "--processes", "2", stderr=subprocess.DEVNULL)) as worker:
         services("status", "--watch", here=False)
         worker.terminate()
-        worker.wait(60)
+        worker.wait(PATIENCE)
     query = f"SELECT path, input_sha256, flags, {PROBABILITIES} FROM predictions JOIN recordings ON id = recording_id"
     query += " ORDER BY path"
     mine, theirs = services.rows(query), finished.rows(query)
@@ -133,7 +133,7 @@ def get(url: str, user: str | None = None) -> str | None:
     if user is not None:
         request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             content: bytes = answer.read()
             return content.decode()
     except OSError:

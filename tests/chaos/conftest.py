@@ -15,10 +15,9 @@ from servers import start_postgresql
 
 @pytest.fixture
 def faulty(services: Command) -> Command:
-    """Commands whose worker processes meet faults in records named after them, and lose patience soon."""
+    """Commands whose worker processes meet faults in records named after them, and whose leases are short."""
     services.worker_script = FAULTY_WORKER
     services.environment |= {
-        "ECGBATCH_RECORD_SECONDS": "3",
         "ECGBATCH_CHUNK_SIZE": "16",
         "ECGBATCH_LEASE_SECONDS": "3",
         "ECGBATCH_RECONCILE_SECONDS": "1",

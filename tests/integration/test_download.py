@@ -22,7 +22,7 @@ from unittest import mock
 import golden
 import numpy as np
 import pytest
-from commands import Command, running, wait_until
+from commands import PATIENCE, Command, running, wait_until
 from https_site import Answer, Handler, Site, gives, serving, stalls_after, status, waits
 
 from ecgbatch.cli import main
@@ -267,7 +267,7 @@ def test_stopped_in_the_middle_nothing_is_left(command: Command, site: Site, num
     with running(command.start(*line(f"{site.url}/a.ckpt", "0" * 64), stderr=subprocess.PIPE)) as started:
         wait_until(lambda: bool(list(command.folder.glob("temporary/ecgbatch-*/*"))))
         started.send_signal(number)
-        _, said = started.communicate(timeout=10)
+        _, said = started.communicate(timeout=PATIENCE)
     assert (started.returncode, said.strip()) == (130, "ecgbatch: interrupted")
     assert nothing_is_left(command)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import Command, free_port, running, wait_until
+from commands import PATIENCE, Command, free_port, running, wait_until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def status(url: str, user: str | None = None, post: bool = False) -> int | None:
     if post:
         request.data = b"{}"
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -44,7 +44,7 @@ def status(url: str, user: str | None = None, post: bool = False) -> int | None:
 
 def text(url: str, user: str) -> str:
     """A page as it is sent."""
-    with urllib.request.urlopen(asking(url, user), timeout=10) as answer:
+    with urllib.request.urlopen(asking(url, user), timeout=PATIENCE) as answer:
         return str(answer.read(), "utf-8")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from commands import Command, children, ends, scored, wait_until, workers
+from commands import PATIENCE, Command, children, ends, scored, wait_until, workers
 from places import FAULTY_WORKER
 
 from ecgbatch.db.engine import Database
@@ -188,7 +188,7 @@ def test_remote_control_only_looks_on(services: Command, key: str) -> None:
     control = make_app(settings, identity_of(database)).control
     with workers(services, processes=1) as parent:
         wait_until(lambda: scored(services) == 64)
-        [name] = control.inspect(timeout=30, limit=1).ping()
+        [name] = control.inspect(timeout=PATIENCE, limit=1).ping()
         assert name.startswith("ecgbatch-1@")
         before = children(parent.pid)
         control.broadcast("shutdown")
@@ -201,10 +201,10 @@ def test_remote_control_only_looks_on(services: Command, key: str) -> None:
         control.revoke("1", terminate=True)
         control.broadcast("nonsense", arguments={"state": 1})
         refused = {name: {"error": "ecgbatch's workers have no 'conf'"}}
-        assert control.inspect(timeout=30, limit=1).conf() == refused, "it holds passwords"
-        assert control.inspect(timeout=30, limit=1).active() == {name: []}
+        assert control.inspect(timeout=PATIENCE, limit=1).conf() == refused, "it holds passwords"
+        assert control.inspect(timeout=PATIENCE, limit=1).active() == {name: []}
         assert children(parent.pid) == before
-        stats = control.inspect(timeout=30, limit=1).stats()
+        stats = control.inspect(timeout=PATIENCE, limit=1).stats()
         assert "password" not in json.dumps(stats)
     assert "Traceback" not in (services.folder / "worker.log").read_text()
 

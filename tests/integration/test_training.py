@@ -267,7 +267,7 @@ def test_killed_it_goes_on_and_ends_in_a_model_that_run_uses(
     command.environment["OMP_NUM_THREADS"] = "1"
     epochs = command.folder / "training/epochs.csv"
     with running(command.start(*line)) as process:
-        wait_until(epochs.exists, seconds=200)
+        wait_until(epochs.exists)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert len(epochs.read_text().splitlines()) < 1 + 3, "it was to be killed before its end"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from commands import Command, wait_until, workers
+from commands import PATIENCE, Command, wait_until, workers
 from places import FAULTY_WORKER
 
 from ecgbatch.db import reports
@@ -36,7 +36,7 @@ def test_a_worker_of_the_version_before_says_so_and_leaves_the_rest(services: Co
     with workers(services, processes=1) as worker:
         wait_until(lambda: scored() > 0)
         set_revision(database, "9999")
-        assert worker.wait(60) == 1
+        assert worker.wait(PATIENCE) == 1
     log = (services.folder / "worker.log").read_text()
     [line] = [line for line in log.splitlines() if "9999" in line]
     assert f"newer than this ecgbatch knows ({newest_revision()}); install the newer ecgbatch" in line

@@ -23,6 +23,8 @@ HERE = {"status", "failures", "query", "export", "score", "plot", "explain", "re
 HERE |= {"enqueue", "cancel", "retry", "reconcile", "db upgrade"}
 HERE |= {f"model {name}" for name in ("add", "list", "use", "evaluate", "compare", "export", "measure")}
 """Commands that tests run in their own process, where they take no second to start: they start no other."""
+PATIENCE = 240
+"""Seconds after which a test gives up waiting; on a busy machine everything may take twenty times as long."""
 
 
 class Command:
@@ -58,7 +60,7 @@ class Command:
                 env=self.environment,
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=PATIENCE,
             )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         assert done.returncode == status, f"status {done.returncode}: {done.stdout}\n{done.stderr}"
@@ -100,7 +102,7 @@ class Command:
 
 
 @contextmanager
-def running(process: "subprocess.Popen[str]", patience: float = 30) -> Iterator["subprocess.Popen[str]"]:
+def running(process: "subprocess.Popen[str]", patience: float = PATIENCE) -> Iterator["subprocess.Popen[str]"]:
     """A process that is told to end in the end, and killed with all of its own if it does not."""
     try:
         yield process
@@ -128,7 +130,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Waits until something is so; fails when it is not within `seconds`."""
     give_up = time.monotonic() + seconds
     while not condition():

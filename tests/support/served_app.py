@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from commands import Command
+from commands import PATIENCE, Command
 from scoring import LEASE, claim, take
 from sqlalchemy.engine import Connection
 
@@ -44,7 +44,7 @@ class Served:
 
 def asked(request: urllib.request.Request, status: int) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             code, content = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         code, content = error.code, error.read().decode()

@@ -42,7 +42,7 @@ def start_postgresql(folder: Path) -> PostgresServer:
         except (subprocess.SubprocessError, AssertionError):  # the latter when its file of the process is half written
             return False
 
-    wait_until(ready, 120)
+    wait_until(ready)
     server.psql("ALTER SYSTEM SET fsync = off")  # which matters when the machine's power fails, and to nothing else
     server.psql("SELECT pg_reload_conf()")
     return server

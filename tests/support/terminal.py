@@ -9,6 +9,8 @@ import subprocess
 import termios
 from collections.abc import Mapping, Sequence
 
+from commands import PATIENCE
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -26,5 +28,5 @@ def in_terminal(line: Sequence[str], width: int, environment: Mapping[str, str] 
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(ours)
-    assert process.wait(60) == 0, written
+    assert process.wait(PATIENCE) == 0, written
     return [text for text in re.split(r"[\r\n]+", ESCAPES.sub("", written.decode())) if text.strip()]

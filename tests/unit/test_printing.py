@@ -56,7 +56,7 @@ def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors_reach_any_terminal(encoding: str) -> None:
     code = "import sys; from ecgbatch.cli import main\nsys.exit(main(['enqueue', 'no\\x1b[31m\\n\\udcff\\u00e9']))"
     environment = os.environ | {"PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 1
     assert done.stderr.startswith(b"ecgbatch: there is no archive at /")
     assert rb"/no\x1b[31m\n\udcff" in done.stderr
