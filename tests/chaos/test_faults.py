@@ -192,15 +192,20 @@ def test_run_ends_when_its_job_does_and_lets_its_workers_finish_what_they_have(
 ) -> None:
     other = tmp_path / "other"
     write_archive(other)
-    multiply(other, 64)
+    multiply(other, 32)
     faulty.environment["ECGBATCH_LEASE_SECONDS"] = "60"
     faulty("enqueue", other)
-    faulty("run", archive, "--priority", "high")
-    found = faulty.rows("SELECT job_id, state, MAX(attempts) AS attempts FROM chunks GROUP BY 1, 2")
-    states = {(row["job_id"], row["state"]) for row in found}
-    assert states <= {(1, "done"), (1, "queued"), (1, "pending"), (2, "done")}
-    assert (1, "done") in states, "the workers had nothing to finish"
-    assert max(row["attempts"] for row in found) == 1
+
+    def workers_had_something_to_finish() -> bool:
+        faulty("run", archive, "--priority", "high", "--rescore", "all")
+        found = faulty.rows("SELECT job_id, state, MAX(attempts) AS attempts FROM chunks GROUP BY 1, 2")
+        of_other = {row["state"] for row in found if row["job_id"] == 1}
+        assert of_other <= {"done", "queued", "pending"}
+        assert {row["state"] for row in found if row["job_id"] > 1} == {"done"}
+        assert max(row["attempts"] for row in found) == 1
+        return "done" in of_other
+
+    wait_until(workers_had_something_to_finish)  # mostly at the first time; on a busy machine none may have begun
 
 
 def test_cancel_stops_a_job_and_retry_goes_on(faulty: Command, archive: Path) -> None:
