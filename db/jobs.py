@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from itertools import chain, repeat
 from typing import Any
 
 import sqlalchemy as sa
@@ -174,10 +175,12 @@ def add_records(
     records: Sequence[Record],
     chunk_size: int,
     rescore: Collection[str] = (),
+    smallest: int | None = None,
 ) -> int:
     """Adds records to a job that has them not yet, in chunks; returns how many were new.
 
-    Those at the paths `rescore` are scored again, with the age and sex that they have now.
+    Those at the paths `rescore` are scored again, with the age and sex that they have now. Chunks are of `chunk_size`;
+    the last ones get smaller, down to `smallest`, if that is given.
     """
     archive_id = connection.execute(sa.select(jobs.c.archive_id).where(jobs.c.id == job_id)).scalar_one()
     rows = [dict(path=record.path, age=record.age, sex=record.sex) for record in records]
@@ -189,12 +192,13 @@ def add_records(
     _renew_age_and_sex(connection, [record for record in records if record.path in rescore], new)
     last = connection.execute(sa.select(sa.func.max(chunks.c.number)).where(chunks.c.job_id == job_id)).scalar()
     first = (last or 0) + 1
+    sizes = chunk_sizes(len(new), chunk_size, smallest or chunk_size)
+    numbers = range(first, first + len(sizes))
+    chunk_of_each = chain.from_iterable(map(repeat, numbers, sizes))
     items = [
-        dict(recording_id=id_, chunk=first + n // chunk_size, rescore=id_ in renewed)
-        for n, id_ in enumerate(new.values())
+        dict(recording_id=id_, chunk=number, rescore=id_ in renewed)
+        for id_, number in zip(new.values(), chunk_of_each, strict=True)
     ]
-    numbers = range(first, items[-1]["chunk"] + 1)
-    sizes = [min(chunk_size, len(new) - k * chunk_size) for k in range(len(numbers))]
     connection.execute(
         chunks.insert(),
         [dict(job_id=job_id, number=n, state=ChunkState.PENDING, size=s) for n, s in zip(numbers, sizes, strict=True)],
@@ -203,6 +207,16 @@ def add_records(
     connection.execute(jobs.update().where(jobs.c.id == job_id).values(total=jobs.c.total + len(new)))
     recount(connection, job_id, numbers)
     return len(new)
+
+
+def chunk_sizes(records: int, largest: int, smallest: int) -> list[int]:
+    """The sizes of chunks: at the end each has a third of what is left, so that all workers end together."""
+    sizes: list[int] = []
+    while records > 0:
+        size = min(records, largest, max(smallest, records // 3))
+        sizes.append(size)
+        records -= size
+    return sizes
 
 
 def _renew_age_and_sex(connection: Connection, records: Sequence[Record], ids: dict[str, int]) -> None:

@@ -70,9 +70,11 @@ def add_records(
     records = iter(records)
     enqueued = Enqueued()
     while batch := list(islice(records, CHUNKS_PER_TRANSACTION * settings.chunk_size)):
-        finest = max(SMALLEST_CHUNK, len(batch) // CHUNKS_PER_TRANSACTION)
+        size = min(settings.chunk_size, max(SMALLEST_CHUNK, len(batch) // CHUNKS_PER_TRANSACTION))
+        is_last = len(batch) < CHUNKS_PER_TRANSACTION * settings.chunk_size
         again = _to_rescore(database, settings, job_id, root, batch)
-        database.write(jobs.add_records, job_id, batch, min(finest, settings.chunk_size), again)
+        smallest = min(size, SMALLEST_CHUNK) if is_last else None
+        database.write(jobs.add_records, job_id, batch, size, again, smallest)
         fill_queues(database, app, settings.queue_chunks)
         enqueued.count(batch)
         on_progress(enqueued.seen)

@@ -50,7 +50,7 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
             url = f"redis://127.0.0.1:{server.port}/0"
             yield replace(settings, redis_url=url, redis_password_file=Path(file.name))
     finally:
-        server.stop()
+        server.terminate()  # there is nothing that it should keep
 
 
 def _start_redis(password: str) -> Any:
