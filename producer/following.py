@@ -55,9 +55,9 @@ def follow(
 
 
 def _pause(jobs: Sequence[Progress], took: float) -> float:
-    """Seconds until the next look, ten times those of the last one at least."""
+    """Seconds until the next look; if one takes long, the next is not soon."""
     left = max(job.remaining / job.records_per_second if job.records_per_second else SECONDS_AT_FIRST for job in jobs)
-    return max(SHORTEST_PAUSE, 10 * took, min(LONGEST_PAUSE, left / 4))
+    return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 10 * took, left / 4))
 
 
 class Watched:
