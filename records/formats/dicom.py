@@ -16,7 +16,7 @@ from ecgbatch.records.formats.library import library, reading_with
 from ecgbatch.records.formats.patient import day, sex_of_word, years, years_between
 from ecgbatch.records.formats.scp import LEADS_BY_NUMBER
 from ecgbatch.records.formats.units import per_millivolt
-from ecgbatch.records.leads import lead_of
+from ecgbatch.records.leads import lead_of, leads_of_signals
 from ecgbatch.records.recording import Reason, RecordError
 
 _WANTED = (
@@ -90,7 +90,8 @@ def _rhythm(groups: Sequence[Any], order: str) -> tuple[float, list[_Channel]]:
         together.setdefault(key, []).append(group)
 
     def preference(key: tuple[bool, float, int, float]) -> tuple[bool, int, float]:
-        leads = {lead_of(_lead(c)) for group in together[key] for c in group.ChannelDefinitionSequence} - {None}
+        names = [_lead(channel) for group in together[key] for channel in group.ChannelDefinitionSequence]
+        leads = set(leads_of_signals(names)) - {None}
         return key[0], len(leads), key[2] / key[1] if key[1] else 0
 
     best = max(together, key=preference)
@@ -113,8 +114,10 @@ def _channels(group: Any, order: str) -> list[_Channel]:
     digital = np.frombuffer(content, dtype, count * length).reshape(length, count)
     padding = _padding(group, dtype)
     found = []
-    for channel, values in zip(group.ChannelDefinitionSequence, digital.T, strict=False):
-        if lead_of(lead := _lead(channel)):
+    names = [_lead(channel) for channel in group.ChannelDefinitionSequence]
+    which = zip(group.ChannelDefinitionSequence, names, leads_of_signals(names), digital.T, strict=False)
+    for channel, lead, is_lead, values in which:
+        if is_lead:
             millivolts = values * (_sensitivity(channel, lead)) + _baseline(channel, lead)
             if padding is not None:
                 millivolts[values == padding] = np.nan

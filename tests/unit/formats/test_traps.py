@@ -228,6 +228,14 @@ def test_dicom_padding_is_missing_but_zero_is_a_sample(reads: Reads, ecg: Ecg, p
     assert (Flag.GAP_FILLED in reads(made.getvalue()).flags) is is_missing
 
 
+def test_dicom_of_an_eeg_is_no_ecg(reads: Reads, ecg: Ecg) -> None:
+    content = dicom(ecg, meaning_only=True)
+    for number in b"123456":
+        content = content.replace(b"Lead V%c (" % number, b"Lead C%c (" % number)
+    assert np.array_equal(reads(content).signal, reads(dicom(ecg)).signal)
+    assert reason(reads, content.replace(b"Lead aVR (", b"Lead Cz  (")) is Reason.MISSING_LEAD
+
+
 def test_dicom_without_a_waveform(reads: Reads, ecg: Ecg) -> None:
     import pydicom
 
