@@ -139,8 +139,9 @@ def _lead(channel: Any) -> str:
     code, meaning = str(source.get("CodeValue") or ""), str(source.get("CodeMeaning") or "")
     if match := _LEAD_CODE.fullmatch(code):
         return LEADS_BY_NUMBER.get(int(match[1]), meaning or code)
-    names = (code, meaning.partition("(")[0].strip(), str(channel.get("ChannelLabel") or ""))
-    return next((name for name in names if lead_of(name)), meaning or code)
+    short = meaning.partition("(")[0].strip()
+    names = (code, short, str(channel.get("ChannelLabel") or ""))
+    return next((name for name in names if lead_of(name)), short or code)
 
 
 def _sensitivity(channel: Any, lead: str) -> float:
