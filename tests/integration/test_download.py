@@ -212,7 +212,7 @@ def test_a_server_that_falls_silent(
     site.answers["/a.ckpt"] = stalls_after(b"some", 1000) if begins else waits
     started = time.monotonic()
     assert main(line(f"{site.url}/a.ckpt", "0" * 64)) == 1
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert "timed out" in capsys.readouterr().err
     assert not list(tmp_path.glob("ecgbatch-*"))
 
