@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -110,6 +111,7 @@ def _fork(settings: Settings, database: Database, logfile: IO[str], forked: bool
     if forked:
         import_module("ecgbatch.worker.start")
         database.engine.dispose()  # SQLite's connections must not go into a fork
+        get_temp_dir()  # which the worker takes, and this process, which is not killed, removes at its end
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     with warnings.catch_warnings():

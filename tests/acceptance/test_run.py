@@ -28,6 +28,7 @@ def test_run_without_an_archive_scores_synthetic_records(command: Command) -> No
         {"state": "finished", "total": 64, "scored": 64, "failed": 0}
     ]
     assert not processes_mentioning(str(command.folder)), "nothing is left running"
+    assert not list(command.folder.glob("pymp-*")), "nor anything in the folder for temporary files"
     before = command.rows("SELECT * FROM predictions ORDER BY recording_id")
     assert "scored before" in command("run").stdout
     assert command.rows("SELECT * FROM predictions ORDER BY recording_id") == before
