@@ -94,8 +94,6 @@ CREATE TABLE job_items (
 
 ;
 
-CREATE INDEX job_items_by_chunk ON job_items (job_id, chunk);
-
 CREATE TABLE "predictions" (
 	recording_id INTEGER NOT NULL, 
 	model_id INTEGER NOT NULL, 
@@ -232,7 +230,9 @@ JOIN recordings r ON r.id = o.recording_id
 JOIN archives a ON a.id = r.archive_id
 JOIN models m ON m.id = o.model_id;
 
-INSERT INTO alembic_version VALUES ('0009');
+CREATE INDEX job_items_by_chunk ON job_items (job_id, chunk, recording_id, rescore);
+
+INSERT INTO alembic_version VALUES ('0010');
 
 INSERT INTO database_identity VALUES (lower(hex(randomblob(16))));
 

@@ -4,9 +4,11 @@ import contextlib
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -381,3 +383,35 @@ def test_whatever_happens_each_record_ends_once(
     assert (ended.state, ended.failed, ended.remaining) == ("finished", len(failing), 0)
     assert rows(database, "SELECT count(*) FROM predictions") == [(20 - len(failing),)]
     assert rows(database, "SELECT count(*) FROM failures") == [(len(failing),)]
+
+
+def test_what_a_chunk_costs_does_not_grow_with_its_job(sqlite: Database) -> None:
+    def steps(records: int) -> list[int]:
+        """Of SQLite's machine: to claim a chunk, to store its outcomes, to count it again, in a job of so many."""
+        archive = f"/of {records}"
+        job_id = make_job(sqlite, records, archive=archive, model=archive)
+        chunk = [queued for queued in take(sqlite) if queued.job_id == job_id][1]
+        with sqlite.read() as connection:
+            plan = chunks.plan_of(connection, job_id)
+        assert plan is not None
+        counted: list[int] = []
+
+        def count(work: Callable[..., Any], *arguments: object) -> Any:
+            def counting(connection: sa.Connection) -> Any:
+                counted.append(0)
+                driver: Any = connection.connection.driver_connection
+                driver.set_progress_handler(lambda: counted.append(counted.pop() + 1), 10)
+                try:
+                    return work(connection, *arguments)
+                finally:
+                    driver.set_progress_handler(None, 10)
+
+            return sqlite.write(counting)
+
+        mine = count(chunks.claim, plan, chunk.number, "host:1", "task", LEASE)
+        count(chunks.store, mine, outcomes(mine.records), LEASE)
+        count(jobs.recount, job_id, [chunk.number])
+        return counted
+
+    assert len(few := steps(40)) == len(many := steps(4000)) == 3
+    assert all(more < 2 * less + 20 for less, more in zip(few, many, strict=True)), (few, many)
