@@ -181,7 +181,7 @@ job_items = sa.Table(
     sa.Column("recording_id", BigId, sa.ForeignKey("recordings.id"), primary_key=True),
     sa.Column("chunk", sa.Integer, nullable=False),
     sa.Column("rescore", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Index("job_items_by_chunk", "job_id", "chunk", "recording_id", "rescore"),
+    sa.Index("job_items_by_chunk", "job_id", "chunk", "rescore"),
     sqlite_with_rowid=False,
 )
 

@@ -230,7 +230,7 @@ JOIN recordings r ON r.id = o.recording_id
 JOIN archives a ON a.id = r.archive_id
 JOIN models m ON m.id = o.model_id;
 
-CREATE INDEX job_items_by_chunk ON job_items (job_id, chunk, recording_id, rescore);
+CREATE INDEX job_items_by_chunk ON job_items (job_id, chunk, rescore);
 
 INSERT INTO alembic_version VALUES ('0010');
 

@@ -8,4 +8,4 @@ down_revision = "0009"
 
 def upgrade() -> None:
     op.drop_index("job_items_by_chunk", "job_items")
-    op.create_index("job_items_by_chunk", "job_items", ["job_id", "chunk", "recording_id", "rescore"])
+    op.create_index("job_items_by_chunk", "job_items", ["job_id", "chunk", "rescore"])
