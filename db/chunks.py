@@ -146,7 +146,7 @@ def _records_statement() -> sa.Select[Any]:
     columns = [*(recordings.c[name] for name in ("path", "age", "sex", "id")), job_items.c.rescore]
     records = sa.select(*columns).join_from(job_items, recordings, recordings.c.id == job_items.c.recording_id)
     this_chunk = (job_items.c.job_id == sa.bindparam("this_job")) & (job_items.c.chunk == sa.bindparam("this_number"))
-    return records.where(this_chunk).order_by(job_items.c.recording_id)
+    return records.where(this_chunk).order_by(recordings.c.id)
 
 
 _CLAIM = _claim_statement()
