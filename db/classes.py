@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ecgbatch.db.outcomes import LABEL_COLUMNS
-from ecgbatch.db.schema import class_probabilities, model_classes, models, predictions
+from ecgbatch.db.schema import class_probabilities, jobs, model_classes, models, predictions
 
 
 def thresholds_of(connection: Connection, model_id: int) -> dict[str, float]:
@@ -24,17 +24,19 @@ def thresholds_of(connection: Connection, model_id: int) -> dict[str, float]:
     return dict(zip(LABEL_COLUMNS, values, strict=True))
 
 
-def has_own_classes(connection: Connection, model_id: int) -> bool:
-    return bool(connection.execute(sa.select(sa.exists().where(model_classes.c.model_id == model_id))).scalar())
+def model_of(connection: Connection, job_id: int) -> int:
+    """The id of a job's model."""
+    return int(connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one())
 
 
 def probabilities_of(
     connection: Connection, model_id: int, of: sa.FromClause = predictions
 ) -> dict[str, sa.ColumnElement[float]]:
     """The probability of each class of a model, in its order, as a column beside those of `of`, its predictions."""
-    if not has_own_classes(connection, model_id):
-        return {name: of.c[name] for name in LABEL_COLUMNS}
-    return {name: _own(of, position).label(name) for position, name in enumerate(thresholds_of(connection, model_id))}
+    names = tuple(thresholds_of(connection, model_id))
+    if names == LABEL_COLUMNS:
+        return {name: of.c[name] for name in names}
+    return {name: _own(of, position).label(name) for position, name in enumerate(names)}
 
 
 def _own(of: sa.FromClause, position: int) -> sa.ScalarSelect[Any]:

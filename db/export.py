@@ -13,7 +13,7 @@ from typing import IO, Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.classes import probabilities_of, thresholds_of
+from ecgbatch.db.classes import model_of, probabilities_of, thresholds_of
 from ecgbatch.db.schema import embeddings, failures, job_items, jobs, models, predictions, recordings
 from ecgbatch.settings import EcgbatchError
 
@@ -25,7 +25,7 @@ Columns: TypeAlias = Mapping[str, sa.ColumnElement[Any]]
 
 def columns_of(connection: Connection, job_id: int) -> Columns:
     """What a row holds: the record, what the model says of it, where that comes from, or why it failed."""
-    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
+    model_id = model_of(connection, job_id)
     probabilities, thresholds = probabilities_of(connection, model_id), thresholds_of(connection, model_id)
     return {
         "path": recordings.c.path,

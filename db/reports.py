@@ -73,7 +73,7 @@ def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tu
         predictions,
         (predictions.c.recording_id == job_items.c.recording_id) & (predictions.c.model_id == jobs.c.model_id),
     )
-    columns = classes.probabilities_of(connection, _model_id(connection, job_id)).values()
+    columns = classes.probabilities_of(connection, classes.model_of(connection, job_id)).values()
     records = scored.join(recordings, recordings.c.id == job_items.c.recording_id)
     query = sa.select(recordings.c.path, *columns).select_from(records).where(job_items.c.job_id == job_id)
     for path, *values in connection.execute(query.execution_options(yield_per=1000)):
@@ -82,7 +82,7 @@ def probabilities(connection: Connection, job_id: int) -> Iterator[tuple[str, tu
 
 def found(connection: Connection, job_id: int) -> dict[str, int]:
     """How many of a job's records have each class of its model, at the model's thresholds, in the model's order."""
-    if classes.has_own_classes(connection, _model_id(connection, job_id)):
+    if tuple(classes.thresholds_of(connection, classes.model_of(connection, job_id))) != LABEL_COLUMNS:
         return _own_classes_found(connection, job_id)
     counts = [sa.func.coalesce(sa.func.sum(chunks.c[name]), 0).label(name) for name in LABEL_COLUMNS]
     return dict(connection.execute(sa.select(*counts).where(chunks.c.job_id == job_id)).mappings().one())
@@ -99,7 +99,3 @@ def _own_classes_found(connection: Connection, job_id: int) -> dict[str, int]:
     counts = sa.select(model_classes.c.name, sa.func.count().filter(reaches)).select_from(source)
     counts = counts.where(jobs.c.id == job_id).group_by(model_classes.c.position, model_classes.c.name)
     return dict(connection.execute(counts.order_by(model_classes.c.position)).tuples().all())
-
-
-def _model_id(connection: Connection, job_id: int) -> int:
-    return int(connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one())

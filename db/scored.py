@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ecgbatch.db.classes import probabilities_of
+from ecgbatch.db.classes import model_of, probabilities_of
 from ecgbatch.db.functions import SecondsBetween, WholePart
 from ecgbatch.db.outcomes import Probabilities
 from ecgbatch.db.schema import UtcTime, archives, job_items, job_workers, jobs, models, predictions, recordings
@@ -75,8 +75,7 @@ def scored(connection: Connection, job_id: int) -> Iterator[Scored]:
     source = source.join(recordings, recordings.c.id == job_items.c.recording_id)
     about_record = (recordings.c.path, recordings.c.age, recordings.c.sex)
     found = (predictions.c.flags, predictions.c.amplitude, predictions.c.input_sha256)
-    model_id = connection.execute(sa.select(jobs.c.model_id).where(jobs.c.id == job_id)).scalar_one()
-    columns = (*about_record, *found, *probabilities_of(connection, model_id).values())
+    columns = (*about_record, *found, *probabilities_of(connection, model_of(connection, job_id)).values())
     query = sa.select(*columns).select_from(source).where(job_items.c.job_id == job_id)
     query = query.order_by(job_items.c.recording_id).execution_options(yield_per=AT_ONCE)
     for path, age, sex, flags, amplitude, sha256, *probabilities in connection.execute(query):

@@ -152,8 +152,8 @@ def report(job: int, file: Path) -> None:
     the archive's amplitude; the highest, the most uncertain and the flagged records, which are read again to be drawn.
     The page needs no other file, and nothing of it is fetched from anywhere.
     """
-    from ecgbatch.db import browse, overview, reports, scored
-    from ecgbatch.db.classes import thresholds_of
+    from ecgbatch.db import overview, reports, scored
+    from ecgbatch.db.classes import model_of, thresholds_of
     from ecgbatch.db.migrate import open_database
     from ecgbatch.records.paths import on_disk
     from ecgbatch.viewer.report import Job, drawer, page_of
@@ -164,7 +164,7 @@ def report(job: int, file: Path) -> None:
     with open_database(settings.database_url).read() as connection:
         [progress] = reports.progress(connection, job)
         about = scored.about(connection, job)
-        thresholds = thresholds_of(connection, browse.job_of(connection, job).model_id)
+        thresholds = thresholds_of(connection, model_of(connection, job))
         summary = summarise(scored.scored(connection, job), thresholds)
         failures = overview.failures_by_reason(connection, job)
         found = Job(
