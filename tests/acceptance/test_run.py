@@ -68,17 +68,21 @@ def test_bad_records_harm_only_themselves(command: Command, archive: Path) -> No
     assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 60}]
 
 
-def test_interrupted_run_goes_on_at_the_next_call(command: Command, archive: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_interrupted_or_killed_run_leaves_nothing_behind_and_goes_on_at_the_next_call(
+    command: Command, archive: Path, number: signal.Signals, status: int
+) -> None:
     multiply(archive, 16)
     with running(command.start("run", archive, stderr=subprocess.PIPE)) as process:
         database = command.folder / "ecgbatch.db"
         wait_until(lambda: database.exists() and scored(database) > 0)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         process.wait(PATIENCE)
-        assert process.returncode == 130
+        assert process.returncode == status
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
-    assert not processes_mentioning(str(command.folder))
+    wait_until(lambda: not processes_mentioning(str(command.folder)))
+    assert not list(command.folder.glob("ecgbatch-redis-*"))
     assert 0 < scored(database) < 1024
     assert "(continued)" in command("run", archive).stderr
     assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 1024}]

