@@ -128,6 +128,7 @@ def train(
     from ecgbatch.models.training.examples import prepare
     from ecgbatch.models.training.loop import Training
     from ecgbatch.models.training.recipe import load_recipe
+    from ecgbatch.models.training.start import mean_weights
     from ecgbatch.models.training.teachers import taught_by, train_teachers
     from ecgbatch.models.weights.registry import Registry
 
@@ -147,12 +148,7 @@ def train(
     if name is None or version is None:
         raise EcgbatchError("a model needs both --name and --version")
     taught = taught_by(teachers, examples, folder, print_note) if teachers else None
-    start = None
-    if how.start:
-        begun_with = registry.find(how.start)
-        if not begun_with.tells_superclasses:
-            raise EcgbatchError(f"{begun_with} tells classes of its own: it goes on learning by `model tune`")
-        start = begun_with.weights()
+    start = mean_weights(registry, how.start, how.network) if how.start else None
     run = Training(how, folder, examples, taught, start)
     if not run.ended:
         registry.check_free(name, version)  # before the hours, not after them
@@ -290,4 +286,4 @@ def _told(model: "Model") -> str:
 def _sizes(model: "Model") -> str:
     config = model.config
     sizes = f"{config.variant}, embedding {config.embedding_dim}, {config.heads} heads, {config.blocks} blocks"
-    return f"{sizes}, patch {config.patch}"
+    return f"{sizes}, patch {config.patch}" + (f", span {config.span}" if config.span else "")

@@ -46,8 +46,9 @@ class NetworkConfig:
     """The sizes of one parallel xLSTM.
 
     `blocks` counts the residual blocks of each branch in the stacked variant and the levels, of one block
-    of each kind, in the hierarchical one. `patch` is how many samples one time step of the network takes in. Raises
-    EcgbatchError for sizes that make no network.
+    of each kind, in the hierarchical one. `patch` is how many samples one time step of the network takes in. `span` is
+    of how many time steps the maximum is taken: of each span of a record, and then the mean; 0 for the maximum of all.
+    Raises EcgbatchError for sizes that make no network.
     """
 
     variant: str = "stacked"
@@ -55,6 +56,7 @@ class NetworkConfig:
     heads: int = 4
     blocks: int = 2
     patch: int = 1
+    span: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -63,6 +65,8 @@ class NetworkConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
                 raise EcgbatchError(f"{name} of a network must be a whole number, 1 to {LARGEST_SIZE}")
+        if not isinstance(self.span, int) or not 0 <= self.span <= LARGEST_SIZE:
+            raise EcgbatchError(f"span of a network must be a whole number, 0 to {LARGEST_SIZE}")
         if self.embedding_dim % self.heads or self.inner_dim % self.heads:
             raise EcgbatchError(f"{self.heads} heads do not divide an embedding of {self.embedding_dim}")
         if SAMPLES % self.patch:
@@ -88,8 +92,14 @@ class NetworkConfig:
         """Width of the gated feed-forward after an sLSTM cell: 1.3 times the embedding."""
         return _round_up(1.3 * self.embedding_dim)
 
+    def spans(self, steps: int) -> list[int]:
+        """The lengths of the spans of a record of so many time steps. The last one has what is left over as well."""
+        whole = max(1, steps // self.span) if self.span else 1
+        return [self.span] * (whole - 1) + [steps - self.span * (whole - 1)]
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without a span of 0: fingerprints of networks that have none are as before there were spans."""
+        return {name: value for name, value in asdict(self).items() if name != "span" or value}
 
     @classmethod
     def from_dict(cls, values: Any) -> "NetworkConfig":

@@ -117,16 +117,19 @@ class ParallelXLSTM(nn.Module):
         return torch.cat([self.pooled(signal), self.metadata_net(metadata)], dim=-1)
 
     def pooled(self, signal: Tensor) -> Tensor:
-        """(B, T, 12) -> (B, 2D): mean, then maximum over time of the fused branches."""
+        """(B, T, 12) -> (B, 2D): mean over time of the fused branches, then the mean of the maxima of all spans."""
         patches = patched(signal, self.config.patch).transpose(0, 1)  # (T / patch, B, 12 patch)
         total = signal.new_zeros(signal.shape[0], self.config.embedding_dim)
-        highest = torch.full_like(total, -math.inf)
-        state = None
-        for chunk in patches.split(CHUNK):
-            x, state = self.fused(chunk, state)  # (T, B, D)
-            total = total + x.sum(0)
-            highest = torch.maximum(highest, x.amax(0))
-        return torch.cat([total / len(patches), highest], dim=-1)
+        maxima, state = torch.zeros_like(total), None
+        spans = self.config.spans(len(patches))
+        for span in patches.split(spans):
+            highest = torch.full_like(total, -math.inf)
+            for chunk in span.split(CHUNK):
+                x, state = self.fused(chunk, state)  # (T, B, D)
+                total = total + x.sum(0)
+                highest = torch.maximum(highest, x.amax(0))
+            maxima = maxima + highest
+        return torch.cat([total / len(patches), maxima / len(spans)], dim=-1)
 
     def fused(self, patches: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """(T, B, 12 patch) -> the mean of the branches (T, B, D) and the state after it."""

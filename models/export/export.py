@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels.compiled import classes_of
-from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
+from ecgbatch.models.kernels.cuda import WholeSequence, mean_of_maxima, mlstm_in_chunks
 from ecgbatch.models.kernels.filtering import Filters, both_ways
 from ecgbatch.models.network import ParallelXLSTM, slstm_scan
 from ecgbatch.models.preprocessing import STD_EPS, Normalization
@@ -196,13 +196,15 @@ def _write_onnx(
 def _write_torchscript(
     path: Path, config: NetworkConfig, weights: Weights, normalization: Normalization | None, about: dict[str, Any]
 ) -> Score:
-    """The network is traced, but for the loop over time, which is compiled as it stands."""
+    """The network is traced, but for what goes over time, which is compiled as it stands."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter(
             "ignore"
         )  # torch would have us use its newer formats, and warns of sizes that never change
-        slstm, mlstm = (torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks))
-        network: nn.Module = _loaded(WholeSequence(config, slstm, mlstm, classes=classes_of(weights)), weights)
+        slstm, mlstm, maxima = (torch.jit.script(each) for each in (slstm_scan, mlstm_in_chunks, mean_of_maxima))
+        whole = WholeSequence(config, slstm, mlstm, classes=classes_of(weights))
+        whole.maxima = maxima
+        network: nn.Module = _loaded(whole, weights)
         if normalization is not None:
             network = Cleaning(network, normalization).eval()
         example = torch.randn(2, SAMPLES, len(LEADS)), torch.randn(2, 2)

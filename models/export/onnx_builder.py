@@ -89,7 +89,7 @@ class Graph:
     def reshape(self, x: str, *shape: int) -> str:
         return self.op("Reshape", x, self.constant(shape, np.int64))
 
-    def slice(self, x: str, start: int, end: int | str, step: int = 1) -> str:
+    def slice(self, x: str, start: int | str, end: int | str, step: int = 1) -> str:
         """x[start:end:step] along the first axis."""
         numbers = [self.constant([n], np.int64) if isinstance(n, int) else n for n in (start, end, 0, step)]
         return self.op("Slice", x, *numbers)

@@ -108,7 +108,7 @@ def filled_up(g: Graph, x: str, multiple: int) -> str:
 
 
 def streamed(g: Graph, network: ParallelXLSTM, x: str) -> list[str]:
-    """(T, B, 12) -> mean and maximum over time of the fused branches, (B, D) each.
+    """(T, B, 12) -> mean over time of the fused branches, and mean of the maxima of all spans, (B, D) each.
 
     The last chunk is filled up with zeros, whose steps are cut off again: the network only looks back.
     """
@@ -141,7 +141,21 @@ def streamed(g: Graph, network: ParallelXLSTM, x: str) -> list[str]:
     *_, fused = g.scan(advance, chunks, (CHUNK, BATCH, config.embedding_dim))
     fused = g.slice(g.op("Reshape", fused, g.whole_numbers(-1, batch, config.embedding_dim)), 0, steps)
     time = g.constant([0], np.int64)
-    return [g.op(kind, fused, time, keepdims=0) for kind in ("ReduceMean", "ReduceMax")]
+    return [g.op("ReduceMean", fused, time, keepdims=0), mean_of_maxima(g, fused, config.span)]
+
+
+def mean_of_maxima(g: Graph, x: str, span: int) -> str:
+    """(T, B, D) -> (B, D), see `NetworkConfig.spans`."""
+    time = g.constant([0], np.int64)
+    if not span:
+        return g.op("ReduceMax", x, time, keepdims=0)
+    one, length = g.constant([1], np.int64), g.constant([span], np.int64)
+    before_last = g.op("Max", g.op("Sub", g.op("Div", g.size(x, 0), length), one), g.constant([0], np.int64))
+    last = g.op("Mul", before_last, length)
+    spans = g.op("Reshape", g.slice(x, 0, last), g.whole_numbers(before_last, span, g.size(x, 1), g.size(x, 2)))
+    maxima = g.op("ReduceMax", spans, g.constant([1], np.int64), keepdims=0)
+    highest_of_last = g.op("ReduceMax", g.slice(x, last, END.max), time, keepdims=1)
+    return g.op("ReduceMean", g.op("Concat", maxima, highest_of_last, axis=0), time, keepdims=0)
 
 
 def linear(g: Graph, x: str, layer: nn.Module) -> str:

@@ -122,6 +122,7 @@ class CompiledNetwork:
             config.blocks if stacked else 1,
             config.ffn_dim,
             self.classes,
+            config.span,
             np.concatenate([part.astype(np.float32).ravel() for part in _for_kernel(weights, config)]),
         )
 

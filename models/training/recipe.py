@@ -20,8 +20,9 @@ class TrainingSettings:
 
     `labels` are the classes that it learns to tell: the superclasses, or what `model tune` is given.
 
-    `start` is the model whose weights it begins with, NAME:VERSION; without one it begins with chance. With `frozen`
-    only the classifier learns, and the features that it sees stay as they are.
+    `start` is the model whose weights it begins with, NAME:VERSION, or the mean of whose weights, several with spaces
+    between them; without one it begins with chance. With `frozen` only the classifier learns, and the features that it
+    sees stay as they are.
 
     What it learns from: folds 1 to 8 without the fold `hold_out` (0: all of them); with `without_superclass` also the
     records that have no superclass, as five zeros. `teachers` is the share of the teachers' answer in what the network
@@ -81,7 +82,7 @@ class TrainingSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self) | {"labels": list(self.labels)}
+        return asdict(self) | {"labels": list(self.labels), "network": self.network.as_dict()}
 
     @classmethod
     def from_dict(cls, values: Any) -> "TrainingSettings":

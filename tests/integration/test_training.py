@@ -243,6 +243,28 @@ def test_a_training_begins_with_the_weights_it_is_given(labelled: Path, tmp_path
     }
 
 
+def test_a_training_begins_with_the_mean_of_several_models(command: Command, labelled: Path, recipe: Path) -> None:
+    def train(name: str, status: int = 0, **changes: object) -> str:
+        recipe.write_text(json.dumps(RECIPE | changes))
+        line = ["model", "train", str(labelled), "--recipe", str(recipe), "--folder", name, "--name", name]
+        return command(*line, "--version", "1", here=True, status=status).stderr
+
+    def trained(name: str) -> dict[str, np.ndarray]:
+        return Registry(command.folder / "models").find(f"{name}:1").weights()
+
+    train("a", epochs=1)
+    train("b", epochs=1, start="a:1", seed=1)
+    network = {**RECIPE["network"], "span": 20}  # type: ignore[dict-item]
+    train("mean", epochs=0, start="a:1 b:1", network=network)
+    a, b, mean = map(trained, ("a", "b", "mean"))
+    for key in a:
+        if not key.startswith("classifier.6"):  # where the calibration goes
+            np.testing.assert_allclose(mean[key], (a[key].astype(np.float64) + b[key]) / 2, rtol=1e-7, atol=0)
+    assert Registry(command.folder / "models").find("mean").config.span == 20
+    larger = {**network, "embedding_dim": 32}
+    assert "is not of the sizes of the recipe's network" in train("c", 1, start="a:1", network=larger)
+
+
 def test_a_kill_in_the_middle_of_a_save_changes_nothing(labelled: Path, recipe: Path, tmp_path: Path) -> None:
     """Killed in the second of three epochs, it ends in the same weights, to the last bit."""
     whole = start(labelled, tmp_path / "whole")

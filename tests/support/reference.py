@@ -139,8 +139,8 @@ def branch(x: Array, w: Weights, name: str, heads: int) -> Array:
     return layer_norm(x, w[f"{name}.post_blocks_norm.weight"])
 
 
-def pooled(signal: Array, w: Weights, heads: int) -> Array:
-    """(B, T, 12) -> (B, 2 * embedding): mean then maximum over time of the two branches' mean."""
+def pooled(signal: Array, w: Weights, heads: int, span: int = 0) -> Array:
+    """(B, T, 12) -> (B, 2 * embedding): the branches' mean: its mean over time, then the mean of its spans' maxima."""
     x = signal @ w["embedding.weight"].T + w["embedding.bias"]
     x = np.maximum(normalise(x) * w["embedding_norm.weight"] + w["embedding_norm.bias"], 0.0)
     if "slstm_branch.post_blocks_norm.weight" in w:
@@ -150,7 +150,10 @@ def pooled(signal: Array, w: Weights, heads: int) -> Array:
         levels = [(f"slstm_blocks.{level}", f"mlstm_blocks.{level}") for level in range(count)]
     for slstm, mlstm in levels:
         x = (branch(x, w, slstm, heads) + branch(x, w, mlstm, heads)) / 2
-    return np.concatenate([x.mean(1), x.max(1)], -1)
+    starts = range(0, x.shape[1] - span + 1, span)[: x.shape[1]] if 0 < span <= x.shape[1] else [0]
+    ends = [*starts[1:], x.shape[1]]
+    maxima = [x[:, start:end].max(1) for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate([x.mean(1), np.mean(maxima, axis=0)], -1)
 
 
 def classify(features: Array, metadata: Array, w: Weights) -> Array:
@@ -168,9 +171,10 @@ def probabilities(
     weights: dict[str, NDArray[np.float32]],
     heads: int = 4,
     patch: int = 1,
+    span: int = 0,
 ) -> Array:
     """(B, T, 12) and (B, 2) -> (B, 5), all in float64; what is left over after the last whole patch is not seen."""
     w = {key: value.astype(np.float64) for key, value in weights.items()}
     steps = signal.shape[1] // patch
     patches = signal[:, : steps * patch].astype(np.float64).reshape(len(signal), steps, -1)
-    return classify(pooled(patches, w, heads), metadata.astype(np.float64), w)
+    return classify(pooled(patches, w, heads, span), metadata.astype(np.float64), w)

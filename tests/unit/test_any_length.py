@@ -4,6 +4,7 @@ They are compared with the plain reference in float64, cleaned by scipy's filter
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -26,10 +27,13 @@ METADATA = np.array([[60.0, 0.0]], np.float32)
 Score = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
-@pytest.fixture(scope="module", params=["xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0"])
-def model(request: pytest.FixtureRequest) -> Model:
-    """The second takes in patches of four samples, of which 7.37 seconds leave one over."""
-    return Registry(SHIPPED).find(request.param)
+@pytest.fixture(scope="module", params=[("xlstm-ecg:1.0.0", 0), ("xlstm-ecg:1.1.0", 0), ("xlstm-ecg:1.1.0", 80)])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The second takes in patches of four samples, of which 7.37 seconds leave one over; the third has spans."""
+    name, span = request.param
+    found = Registry(SHIPPED).find(name)
+    config = replace(found.config, span=span)
+    return Registry(tmp_path_factory.mktemp("models")).add("spans", "1", config, found.weights(), found.normalization)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,8 @@ def test_every_way_gives_what_the_reference_gives(model: Model, ways: dict[str, 
     cleaned = reference.clean(signals, model.normalization)
     weights = model.weights()
     exact = in_float64(model.config, weights, cleaned, METADATA)
-    expected = reference.probabilities(cleaned, METADATA, weights, model.config.heads, model.config.patch)
+    sizes = model.config.heads, model.config.patch, model.config.span
+    expected = reference.probabilities(cleaned, METADATA, weights, *sizes)
     np.testing.assert_allclose(exact.probabilities, expected, atol=1e-9, rtol=0)
     for score in ways.values():
         exact.assert_given(score(signals))

@@ -121,6 +121,7 @@ def test_the_largest_batch_of_whole_records(golden: Golden) -> None:
     sizes=st.sampled_from([(16, 1), (32, 2), (48, 1), (64, 4), (80, 1), (96, 2), (96, 3), (128, 8), (160, 5)]),
     blocks=st.integers(1, 3),
     patch=st.sampled_from([1, 1, 2, 5]),
+    span=st.sampled_from([0, 1, 20, 48, 97]),
     classes=st.sampled_from([1, 3, 5, 16, 17, 100]),
     steps=st.sampled_from([1, 2, 5, 6, 7, 47, 48, 49, 97, 150]),
     instructions=st.sampled_from(SETS or ("none",)),
@@ -131,12 +132,13 @@ def test_any_sizes_are_as_near_as_float32_can_be(
     sizes: tuple[int, int],
     blocks: int,
     patch: int,
+    span: int,
     classes: int,
     steps: int,
     instructions: str,
     seed: int,
 ) -> None:
-    config = NetworkConfig(variant, *sizes, blocks, patch)
+    config = NetworkConfig(variant, *sizes, blocks, patch, span)
     weights = random_weights(config, seed, classes)
     signal, metadata = random_records(2, steps * patch + seed % patch, seed)
     probabilities = compiled.CompiledNetwork(weights, config, instructions)(signal, metadata)
@@ -259,7 +261,7 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     config = NetworkConfig(embedding_dim=64)
     layout = compiled._for_kernel(random_weights(config, 0), config)
     parameters = np.concatenate([part.astype(np.float32).ravel() for part in layout])
-    sizes = (12, 64, 128, 4, 1, 2, 128, 5)
+    sizes = (12, 64, 128, 4, 1, 2, 128, 5, 0)
     network = kernel.load("baseline", *sizes, parameters)
     signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
     no_features = np.empty(0, np.float32)
@@ -275,9 +277,10 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     with pytest.raises(ValueError):
         kernel.load("baseline", *sizes, np.append(parameters, np.float32(0)))
     with pytest.raises(ValueError):
-        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, 5, parameters)
-    with pytest.raises(ValueError):
-        kernel.load("baseline", *sizes[:-1], 0, parameters)
+        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, 5, 0, parameters)
+    for classes, span in ((0, 0), (5, -1)):
+        with pytest.raises(ValueError):
+            kernel.load("baseline", *sizes[:-2], classes, span, parameters)
 
 
 def test_the_fastest_instructions_come_first() -> None:

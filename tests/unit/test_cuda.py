@@ -94,6 +94,7 @@ def test_golden_numbers(shared: Path, variant: str, batch: int) -> None:
         heads=st.sampled_from([1, 2, 4]),
         blocks=st.integers(1, 3),
         patch=st.sampled_from([1, 4]),
+        span=st.sampled_from([0, 1, 30, 80]),
     ),
     batch=st.integers(1, 3),
     steps=st.integers(1, 205),

@@ -26,6 +26,7 @@ CONFIGS = st.builds(
     embedding_dim=st.sampled_from([8, 24, 32]),
     heads=st.sampled_from([1, 2, 4]),
     blocks=st.integers(1, 3),
+    span=st.sampled_from([0, 1, 7, 20]),
 )
 
 
@@ -119,7 +120,7 @@ def test_float64_is_the_reference(config: NetworkConfig, batch: int, steps: int,
     }
     signal, metadata = records(batch, steps, seed)
     probabilities = score(golden.network(config, weights).double(), signal, metadata)
-    expected = reference.probabilities(signal, metadata, weights, config.heads)
+    expected = reference.probabilities(signal, metadata, weights, config.heads, span=config.span)
     np.testing.assert_allclose(probabilities, expected, atol=1e-9, rtol=0)
 
 
@@ -154,7 +155,7 @@ def test_gradient_is_that_of_the_reference(variant: str) -> None:
 
     def along(distance: float) -> float:
         moved = {key: w.astype(np.float64) + distance * direction[key] for key, w in weights.items()}
-        pooled = reference.pooled(signal.astype(np.float64), moved, config.heads)
+        pooled = reference.pooled(signal.astype(np.float64), moved, config.heads, config.span)
         return float(reference.classify(pooled, metadata.astype(np.float64), moved).sum())
 
     step = 1e-6

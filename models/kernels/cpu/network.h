@@ -20,6 +20,7 @@ struct Dimensions {
     int inputs;  // of a time step: all leads of a patch of samples
     int embedding, inner, heads, levels, blocks, feedforward;  // `blocks` of each kind per level
     int classes;  // that there are probabilities of
+    int span;     // time steps that a maximum is taken of, 0: all
     int slstm_head() const { return embedding / heads; }
     int mlstm_head() const { return inner / heads; }
     int gates() const { return round_up(2 * heads, LANES); }

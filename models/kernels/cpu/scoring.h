@@ -34,21 +34,31 @@ void fuse(const Level& level, const Workspace& w, int embedding, size_t steps) {
     }
 }
 
-// Mean and maximum over time; the sum tile by tile, for its rounding.
-void pool(const Workspace& w, int embedding, size_t steps) {
+// Mean over time; the sum tile by tile, for its rounding.
+void pool_mean(const Workspace& w, int embedding, size_t steps) {
     for (int i = 0; i < embedding; i += WIDTH) {
-        V total = set1(0.0f), highest = set1(-INFINITY);
+        V total = set1(0.0f);
         for (size_t first = 0; first < steps; first += TILE) {
             V part = set1(0.0f);
-            for (size_t t = first; t < std::min<size_t>(first + TILE, steps); t++) {
-                const V x = load(w.slstm + t * embedding + i);
-                part += x;
-                highest = maximum(highest, x);
-            }
+            for (size_t t = first; t < std::min<size_t>(first + TILE, steps); t++) part += load(w.slstm + t * embedding + i);
             total += part;
         }
         store(w.pooled + i, total / float(steps));
-        store(w.pooled + embedding + i, highest);
+    }
+}
+
+// The mean of the maxima of all spans, of which the last has what is left over as well.
+void pool_maxima(const Workspace& w, int embedding, size_t steps, size_t span) {
+    const size_t spans = span ? std::max<size_t>(1, steps / span) : 1;
+    for (int i = 0; i < embedding; i += WIDTH) {
+        V total = set1(0.0f);
+        for (size_t s = 0; s < spans; s++) {
+            V highest = set1(-INFINITY);
+            for (size_t t = s * span; t < (s + 1 < spans ? (s + 1) * span : steps); t++)
+                highest = maximum(highest, load(w.slstm + t * embedding + i));
+            total += highest;
+        }
+        store(w.pooled + embedding + i, total / float(spans));
     }
 }
 
@@ -68,7 +78,8 @@ void score(const Network& network, const Workspace& w, const float* signal, cons
         for (const auto& block : level.mlstm) mlstm_block(d, block, w, w.mlstm, steps);
         fuse(level, w, d.embedding, steps);
     }
-    pool(w, d.embedding, steps);
+    pool_mean(w, d.embedding, steps);
+    pool_maxima(w, d.embedding, steps, d.span);
     dense(network.metadata, metadata, w.pooled + 2 * d.embedding, true);
     if (features) std::memcpy(features, w.pooled, d.pooled() * sizeof(float));
     dense(network.classifier_1, w.pooled, w.hidden_1, true);

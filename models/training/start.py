@@ -1,0 +1,29 @@
+"""The weights that a training begins with."""
+
+import numpy as np
+
+from ecgbatch.models.config import NetworkConfig
+from ecgbatch.models.kernels.compiled import parameter_shapes
+from ecgbatch.models.weights.model import Weights
+from ecgbatch.models.weights.registry import Registry
+from ecgbatch.settings import EcgbatchError
+
+
+def mean_weights(registry: Registry, start: str, network: NetworkConfig) -> Weights:
+    """Each weight as its mean over the models that `start` names, one or several, with spaces between them.
+
+    Raises EcgbatchError for models that are not of the network's sizes, or that tell classes of their own.
+    """
+    models = [registry.find(name) for name in start.split()]
+    for model in models:
+        if not model.tells_superclasses:
+            raise EcgbatchError(f"{model} tells classes of its own: it goes on learning by `model tune`")
+        if dict(parameter_shapes(model.config)) != dict(parameter_shapes(network)):
+            raise EcgbatchError(
+                f"{model} is not of the sizes of the recipe's network, which cannot begin with its weights"
+            )
+    all_weights = [model.weights() for model in models]
+    return {
+        key: np.stack([weights[key] for weights in all_weights]).mean(axis=0, dtype=np.float64).astype(np.float32)
+        for key in all_weights[0]
+    }
