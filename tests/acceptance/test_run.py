@@ -126,7 +126,7 @@ def test_flower_shows_jobs_and_chunks_in_words(services: Command, archive: Path)
             services("status", "--watch")
             wait_until(lambda: "SUCCESS" in (get(f"http://127.0.0.1:{port}/api/tasks", "ecgbatch:secret") or ""))
         tasks = json.loads(get(f"http://127.0.0.1:{port}/api/tasks", "ecgbatch:secret") or "{}")
-    what = "job 1, archive by xlstm-ecg:1.1.1"
+    what = "job 1, archive by xlstm-ecg:1.2.0"
     lines = [f"{what}, chunk {n} of 8, 8 records" for n in range(1, 9)]
     assert sorted(task["args"] for task in tasks.values()) == lines
     assert {task["result"].strip("'") for task in tasks.values()} == {"scored 8, failed 0"}

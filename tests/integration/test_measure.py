@@ -19,7 +19,7 @@ from ecgbatch.settings import EcgbatchError
 
 RECORDS = 150
 FLOORS = {
-    "xlstm-ecg:1.1.1": {
+    "xlstm-ecg:1.2.0": {
         "all": 0.93, "limb+V2": 0.86, "limb": 0.82, "precordial": 0.87, "II": 0.68, "I": 0.53,
         "9": 0.93, "7.3": 0.93, "5": 0.93, "4": 0.93, "2.5": 0.92,
     },
