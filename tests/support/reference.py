@@ -150,7 +150,7 @@ def pooled(signal: Array, w: Weights, heads: int, span: int = 0) -> Array:
         levels = [(f"slstm_blocks.{level}", f"mlstm_blocks.{level}") for level in range(count)]
     for slstm, mlstm in levels:
         x = (branch(x, w, slstm, heads) + branch(x, w, mlstm, heads)) / 2
-    starts = range(0, x.shape[1] - span + 1, span)[: x.shape[1]] if 0 < span <= x.shape[1] else [0]
+    starts = range(0, x.shape[1] - span + 1, span) if 0 < span <= x.shape[1] else [0]
     ends = [*starts[1:], x.shape[1]]
     maxima = [x[:, start:end].max(1) for start, end in zip(starts, ends, strict=True)]
     return np.concatenate([x.mean(1), np.mean(maxima, axis=0)], -1)
