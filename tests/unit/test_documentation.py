@@ -53,7 +53,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_what_model_hubs_and_citations_read() -> None:
-    """The card's front matter and CITATION.cff are YAML, and say the version and fold-10 figure that the text says."""
+    """The card's front matter and CITATION.cff are YAML, and say the version and the macro AUC that the text says."""
     _, front, text = (REPOSITORY / "models/README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(front)
     assert {"license", "library_name", "datasets", "metrics", "model-index"} <= card.keys()
