@@ -56,7 +56,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="ecgbatch-redis-") as folder, _server(Path(folder)) as answer:
             print(json.dumps(answer), flush=True)
             sys.stdin.read()
-    except (EcgbatchError, OSError) as error:
+    except (EcgbatchError, ImportError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
 
 

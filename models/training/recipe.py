@@ -68,6 +68,8 @@ class TrainingSettings:
             raise EcgbatchError(f"crop must be a multiple of the patch, up to {SAMPLES}, not {self.crop}")
         if self.hold_out not in (0, *TRAINING_FOLDS):
             raise EcgbatchError(f"hold_out must be a fold of 1 to 8, or 0 for none, not {self.hold_out}")
+        if self.start and not self.start.split():
+            raise EcgbatchError("start of a training must name a model, or be empty")
         if self.epochs < (0 if self.start else 1):
             raise EcgbatchError(f"epochs of a training must be above zero, not {self.epochs}, or 0 with a start")
         for name in ("patience", "batch_size"):

