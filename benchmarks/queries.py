@@ -17,8 +17,9 @@ from ecgbatch.db.cli import stored_queries
 from ecgbatch.db.engine import Database
 from ecgbatch.db.export import SUFFIXES
 from ecgbatch.db.migrate import upgrade
-from ecgbatch.db.schema import JobOptions, chunks
+from ecgbatch.db.schema import chunks
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import JobOptions
 
 CHUNK = 256
 THRESHOLDS = {"norm": 0.45, "mi": 0.35, "sttc": 0.4, "cd": 0.4, "hyp": 0.3}

@@ -14,9 +14,6 @@ from ecgbatch.db.functions import CommitWithoutDisk, Now, SecondsFromNow
 from ecgbatch.db.jobs import OPEN, finish_if_complete, note_activity, recount
 from ecgbatch.db.outcomes import LABEL_COLUMNS, Failure, Prediction, Probabilities
 from ecgbatch.db.schema import (
-    ChunkState,
-    LeadsMissing,
-    Windows,
     archives,
     chunks,
     class_probabilities,
@@ -29,6 +26,7 @@ from ecgbatch.db.schema import (
     recordings,
     windows,
 )
+from ecgbatch.db.terms import ChunkState, LeadsMissing, Windows
 from ecgbatch.records.recording import Record
 
 Outcome: TypeAlias = Prediction | Failure

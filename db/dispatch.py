@@ -9,7 +9,8 @@ from sqlalchemy.engine import Connection
 
 from ecgbatch.db.functions import Now, SecondsFromNow
 from ecgbatch.db.jobs import OPEN, finish_if_complete
-from ecgbatch.db.schema import ChunkState, JobState, Priority, archives, chunks, jobs, models
+from ecgbatch.db.schema import archives, chunks, jobs, models
+from ecgbatch.db.terms import ChunkState, JobState, Priority
 
 RECONCILE_LOCK = 0x0ECC
 """The PostgreSQL lock under which lost work is looked for."""

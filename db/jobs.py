@@ -14,13 +14,6 @@ from ecgbatch.db.bulk import insert_new
 from ecgbatch.db.functions import Now, SecondsBetween, TextIn
 from ecgbatch.db.outcomes import LABEL_COLUMNS
 from ecgbatch.db.schema import (
-    ChunkState,
-    JobOptions,
-    JobState,
-    LeadsMissing,
-    Priority,
-    Rescore,
-    Windows,
     archives,
     chunks,
     failures,
@@ -31,6 +24,7 @@ from ecgbatch.db.schema import (
     predictions,
     recordings,
 )
+from ecgbatch.db.terms import ChunkState, JobOptions, JobState, LeadsMissing, Priority, Rescore, Windows
 from ecgbatch.records.recording import Flag, Record
 from ecgbatch.settings import EcgbatchError
 

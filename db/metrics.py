@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.functions import Now, SecondsBetween, SecondsFromNow
-from ecgbatch.db.schema import ChunkState, archives, chunks, failures, job_items, jobs, models, predictions, workers
+from ecgbatch.db.schema import archives, chunks, failures, job_items, jobs, models, predictions, workers
+from ecgbatch.db.terms import ChunkState
 from ecgbatch.records.recording import flag_of
 from ecgbatch.settings import EcgbatchError
 

@@ -10,7 +10,6 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import classes
 from ecgbatch.db.outcomes import LABEL_COLUMNS
 from ecgbatch.db.schema import (
-    JobState,
     chunks,
     class_probabilities,
     failures,
@@ -21,6 +20,7 @@ from ecgbatch.db.schema import (
     predictions,
     recordings,
 )
+from ecgbatch.db.terms import JobState
 from ecgbatch.settings import EcgbatchError
 
 

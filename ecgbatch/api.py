@@ -122,13 +122,16 @@ def run(
 
     Returns the job as it ended: job_id, state, total, scored, failed. Raises EcgbatchError when it cannot be done.
     """
-    from ecgbatch.db.schema import JobOptions
+    from ecgbatch.db.terms import JobOptions
     from ecgbatch.models.weights.registry import Registry
+    from ecgbatch.producer.embedded import embedded_redis
     from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
 
     settings = settings or load()
+    settings = settings if model is None else replace(settings, model=model)
     root = Path(archive).expanduser().resolve()
     found = Archive(root, None if manifest is None else Path(manifest), follow_links=settings.follow_links)
-    used = Registry(settings.model_dir).find(model or settings.model)
-    return run_archive(settings, open_database(settings=settings), used, lambda: found, JobOptions())
+    used = Registry(settings.model_dir).find(settings.model)
+    with embedded_redis(settings) as redis:
+        return run_archive(settings, redis, open_database(settings=settings), used, lambda: found, JobOptions())

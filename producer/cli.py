@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -17,7 +17,7 @@ from ecgbatch.settings import Settings, load
 if TYPE_CHECKING:
     from ecgbatch.db.engine import Database
     from ecgbatch.db.reports import Progress
-    from ecgbatch.db.schema import JobOptions
+    from ecgbatch.db.terms import JobOptions
     from ecgbatch.models.weights.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,7 +84,7 @@ def _with_job_options(function: F) -> Callable[..., Any]:
     def command_of_options(
         *, priority: str, rescore: str | None, windows: str, leads_missing: str, embeddings: bool, **rest: Any
     ) -> Any:
-        from ecgbatch.db.schema import JobOptions, LeadsMissing, Priority, Rescore, Windows
+        from ecgbatch.db.terms import JobOptions, LeadsMissing, Priority, Rescore, Windows
 
         way = Windows(windows), LeadsMissing(leads_missing), embeddings
         return function(options=JobOptions(Priority(priority), Rescore(rescore or "none"), *way), **rest)
@@ -112,26 +112,42 @@ def run(
     Starts an embedded Redis server and workers, shows progress and a summary, and stops everything at the end.
     Interrupted, it goes on where it was at the next call.
     """
+    from ecgbatch.producer.embedded import embedded_redis
+
+    settings = _settings(model)
+    if dry_run:
+        from ecgbatch.producer.dry_run import show as dry_run_of
+        from ecgbatch.records.archives.finding import Archive
+
+        if archive is None:
+            raise click.UsageError("--dry-run needs an ARCHIVE")
+        dry_run_of(Archive(_existing(archive), follow_links=settings.follow_links, **how))
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
+    with embedded_redis(settings) as redis:  # which starts while the rest is imported
+        return _run(settings, redis, archive, options, how)
+
+
+def _run(
+    settings: Settings,
+    redis: Callable[[], Settings],
+    archive: Path | None,
+    options: "JobOptions",
+    how: Mapping[str, Any],
+) -> int:
+    """Scores an archive on this machine and shows its job; returns the exit status."""
+    from ecgbatch.producer.display import show_job
     from ecgbatch.producer.run import run_archive
     from ecgbatch.records.archives.finding import Archive
 
-    settings = _settings(model)
     root = None if archive is None else _existing(archive)
-    if dry_run:
-        from ecgbatch.producer.dry_run import show as dry_run_of
-
-        if root is None:
-            raise click.UsageError("--dry-run needs an ARCHIVE")
-        dry_run_of(Archive(root, follow_links=settings.follow_links, **how))
-        return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops everything in order, as Ctrl-C does
     database, network = _prepare(settings)
 
     def find() -> Archive:
         return Archive(root or _synthetic(), follow_links=settings.follow_links, **how)
 
     try:
-        progress = run_archive(settings, database, network, find, options, forked=True)
+        progress = run_archive(settings, redis, database, network, find, options, forked=True)
     except KeyboardInterrupt:
         print_note("what is scored is kept; the same command goes on with the rest")
         raise
@@ -139,8 +155,6 @@ def run(
         say(f"all {progress.total:,} records were scored before by {network}; nothing to do")
         if options.rescore == "none":
             print_note("--rescore changed looks whether files, ages or sexes have changed since")
-    from ecgbatch.producer.display import show_job
-
     show_job(database, progress.job_id)
     return _exit_status(progress)
 

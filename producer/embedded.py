@@ -11,24 +11,26 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from ecgbatch.settings import EcgbatchError, Settings
 
 
 @contextmanager
-def embedded_redis(settings: Settings) -> Iterator[Settings]:
-    """The settings with a Redis-compatible server of our own, which is stopped in the end.
+def embedded_redis(settings: Settings) -> Iterator[Callable[[], Settings]]:
+    """A Redis-compatible server of our own on its way, which is stopped in the end.
 
-    It listens on a free port of the loopback interface, under a password that is in a file of this user's alone, and
-    writes nothing to disk. Where `redis_url` is set, that server is used. Raises EcgbatchError if it does not start.
+    What this gives waits for the server and returns the settings that have it; it raises EcgbatchError if the server
+    does not start. It listens on a free port of the loopback interface, under a password that is in a file of this
+    user's alone, and writes nothing to disk. Where `redis_url` is set, that server is used.
     """
     if settings.redis_url is not None:
-        yield settings
+        yield lambda: settings
         return
     if set(folder := tempfile.gettempdir()) & {*" \t\n'\""}:
         raise EcgbatchError(
@@ -38,16 +40,19 @@ def embedded_redis(settings: Settings) -> Iterator[Settings]:
     with subprocess.Popen(  # in a session of its own: Ctrl-C is for `run`, which then stops it last
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as server:
-        import_module("ecgbatch.worker.start")  # what is needed next, while the server starts
         assert server.stdout is not None
-        answer = json.loads(server.stdout.readline() or '{"error": "its process ended"}')
-        if "error" in answer:
-            raise EcgbatchError(
-                f"the embedded Redis server did not start ({answer['error']}); start one yourself and set "
-                "ECGBATCH_REDIS_URL"
-            )
-        url = f"redis://127.0.0.1:{answer['port']}/0"
-        yield replace(settings, redis_url=url, redis_password_file=Path(answer["password_file"]))
+        yield partial(_with_server, settings, server.stdout)
+
+
+def _with_server(settings: Settings, answers: IO[str]) -> Settings:
+    answer = json.loads(answers.readline() or '{"error": "its process ended"}')
+    if "error" in answer:
+        raise EcgbatchError(
+            f"the embedded Redis server did not start ({answer['error']}); start one yourself and set "
+            "ECGBATCH_REDIS_URL"
+        )
+    url = f"redis://127.0.0.1:{answer['port']}/0"
+    return replace(settings, redis_url=url, redis_password_file=Path(answer["password_file"]))
 
 
 def main() -> None:

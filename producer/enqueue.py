@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ecgbatch.db import jobs, reports
 from ecgbatch.db.engine import Database
 from ecgbatch.db.jobs import ScoredBefore
-from ecgbatch.db.schema import JobOptions, Rescore, Windows
+from ecgbatch.db.terms import JobOptions, Rescore, Windows
 from ecgbatch.models.weights.model import Model
 from ecgbatch.printing import print_note
 from ecgbatch.producer.progress import ProgressLine

@@ -9,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -46,7 +45,6 @@ def workers(settings: Settings, database: Database, forked: bool) -> Iterator["W
 def _fork(settings: Settings, database: Database, logfile: IO[str], forked: bool) -> int:
     """Starts a worker, which logs into a file; returns its process."""
     if forked:
-        import_module("ecgbatch.worker.start")
         database.engine.dispose()  # SQLite's connections must not go into a fork
         get_temp_dir()  # which the worker takes, and this process, which is not killed, removes at its end
     for stream in (sys.stdout, sys.stderr):
@@ -71,7 +69,7 @@ def _become_worker(settings: Settings, logfile: int, forked: bool) -> NoReturn:
             os.dup2(file, number)
         if not forked:
             command = [sys.executable, "-P", "-m", "ecgbatch", "worker"]
-            os.execve(command[0], command, os.environ | environment(settings))
+            os.execve(command[0], command, environment(settings))
         from ecgbatch.worker.start import run_worker
 
         # Processes that are spawned later need not import the script that was started.
@@ -143,6 +141,7 @@ class Workers:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that make another process load these settings."""
+    """The environment of another process, which loads these settings from it and no others."""
     values = {variable(name): value for name, value in vars(settings).items()}
-    return {key: str(value) for key, value in values.items() if value is not None}
+    ours = {key: str(value) for key, value in values.items() if value is not None}
+    return {key: value for key, value in os.environ.items() if key not in values} | ours

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 from ecgbatch import urls
 from ecgbatch.db.engine import Database
 from ecgbatch.db.identity import identity_of
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.transport import Connection

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure
-from ecgbatch.db.schema import Windows
+from ecgbatch.db.terms import Windows
 from ecgbatch.models import suggestion
 from ecgbatch.models.memory import keep_freed_memory
 from ecgbatch.models.scorer import Scorer as ModelScorer

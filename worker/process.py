@@ -13,7 +13,7 @@ from ecgbatch.db import chunks, jobs, workers
 from ecgbatch.db.chunks import Claim, JobPlan, LeaseLost, Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
-from ecgbatch.db.schema import LeadsMissing
+from ecgbatch.db.terms import LeadsMissing
 from ecgbatch.records.paths import on_disk
 from ecgbatch.records.places import place_at
 from ecgbatch.records.recording import Record, RecordError

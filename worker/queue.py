@@ -11,7 +11,7 @@ from celery import Celery
 from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import REDIS_ERRORS

@@ -24,7 +24,7 @@ from ecgbatch.db import workers
 from ecgbatch.db.engine import Database, NotAllowed
 from ecgbatch.db.identity import identity_of
 from ecgbatch.db.migrate import NewerSchema, open_database, refuse_newer_schema
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.db.workers import Worker
 from ecgbatch.models import suggestion
 from ecgbatch.models.scorer import choose_kernel

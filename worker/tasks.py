@@ -12,7 +12,7 @@ from celery.signals import setup_logging, task_failure, worker_process_init
 
 from ecgbatch.db import chunks, dispatch
 from ecgbatch.db.engine import OUTAGE_SECONDS, Database
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.models.weights.registry import Registry
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import REDIS_ERRORS

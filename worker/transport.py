@@ -18,7 +18,7 @@ import kombu.connection
 from kombu.transport import redis
 from redis.exceptions import ResponseError
 
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.printing import first_line
 from ecgbatch.worker.message import TASK, ChunkMessage
 

@@ -23,8 +23,9 @@ from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import upgrade
 from ecgbatch.db.overview import doubt_about, typical_amplitude
-from ecgbatch.db.schema import Priority, predictions
+from ecgbatch.db.schema import predictions
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import Priority
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 

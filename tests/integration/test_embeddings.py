@@ -12,8 +12,8 @@ from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import LeaseLost
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction
-from ecgbatch.db.schema import JobOptions
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import JobOptions
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.reading import read

@@ -19,7 +19,7 @@ from scoring import LEASE, claim, failure, prediction, take
 
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import JobOptions
+from ecgbatch.db.terms import JobOptions
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.evaluation import metrics, snomed
 from ecgbatch.models.evaluation.comparison import compare

@@ -14,7 +14,7 @@ from wfdb_files import samples, write
 import ecgbatch
 from ecgbatch.db import jobs
 from ecgbatch.db.migrate import open_database
-from ecgbatch.db.schema import JobOptions, LeadsMissing
+from ecgbatch.db.terms import JobOptions, LeadsMissing
 from ecgbatch.models.config import LABELS, NetworkConfig
 from ecgbatch.models.preprocessing import Normalization
 from ecgbatch.models.scorer import Scorer

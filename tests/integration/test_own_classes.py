@@ -23,8 +23,8 @@ from ecgbatch.db.engine import Database
 from ecgbatch.db.migrate import upgrade
 from ecgbatch.db.outcomes import Prediction
 from ecgbatch.db.record import record_of
-from ecgbatch.db.schema import JobOptions, Rescore
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import JobOptions, Rescore
 from ecgbatch.models.config import TAKEN_NAMES, NetworkConfig, check_classes
 from ecgbatch.models.kernels import compiled
 from ecgbatch.models.preprocessing import Normalization

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from ecgbatch.db import chunks, dispatch, engine
 from ecgbatch.db.engine import Database, DatabaseAway
 from ecgbatch.db.migrate import open_database, upgrade
-from ecgbatch.db.schema import Priority
+from ecgbatch.db.terms import Priority
 from ecgbatch.settings import EcgbatchError, Settings
 
 

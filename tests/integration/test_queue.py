@@ -14,7 +14,7 @@ from scoring import THRESHOLDS
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Claim
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import JobOptions, Priority
+from ecgbatch.db.terms import JobOptions, Priority
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import connected_app, key_prefix, make_app, ping

@@ -10,8 +10,8 @@ from scoring import LEASE, THRESHOLDS, claim, failure, prediction, score, take
 
 from ecgbatch.db import chunks, jobs, reports
 from ecgbatch.db.engine import Database
-from ecgbatch.db.schema import JobOptions, Rescore
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import JobOptions, Rescore
 from ecgbatch.records.recording import Record
 from ecgbatch.settings import EcgbatchError
 

@@ -97,7 +97,7 @@ def test_memory_stays_the_same(database: Database, tmp_path: Path) -> None:
 
 def _make_job(connection, job_id: int, records: int) -> None:  # type: ignore[no-untyped-def]
     from ecgbatch.db import jobs
-    from ecgbatch.db.schema import JobOptions
+    from ecgbatch.db.terms import JobOptions
     from ecgbatch.records.recording import Record
 
     archive = jobs.register_archive(connection, f"a{job_id}", f"/a{job_id}")

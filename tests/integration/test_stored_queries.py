@@ -10,9 +10,10 @@ from ecgbatch.db import chunks, jobs, tallies
 from ecgbatch.db.cli import stored_queries
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import LABEL_COLUMNS, Failure, Prediction
-from ecgbatch.db.schema import JobOptions, Rescore, predictions
 from ecgbatch.db.schema import chunks as table
+from ecgbatch.db.schema import predictions
 from ecgbatch.db.select import select
+from ecgbatch.db.terms import JobOptions, Rescore
 from ecgbatch.records.recording import Record
 
 RECORDS = 30

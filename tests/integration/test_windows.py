@@ -16,7 +16,7 @@ from wfdb_files import write
 from ecgbatch.db import chunks, jobs
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Prediction, Window
-from ecgbatch.db.schema import JobOptions, Rescore, Windows
+from ecgbatch.db.terms import JobOptions, Rescore, Windows
 from ecgbatch.records.recording import Record
 from ecgbatch.records.synthetic import write_archive
 from ecgbatch.settings import EcgbatchError

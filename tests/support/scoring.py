@@ -11,7 +11,7 @@ from ecgbatch.db.chunks import Claim, Outcome
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Failure, Prediction
-from ecgbatch.db.schema import JobOptions, Priority
+from ecgbatch.db.terms import JobOptions, Priority
 from ecgbatch.records.recording import Record
 
 LEASE = timedelta(seconds=30)

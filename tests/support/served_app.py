@@ -16,7 +16,7 @@ from ecgbatch.db import chunks, jobs
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.engine import Database
 from ecgbatch.db.outcomes import Failure, Prediction, Window
-from ecgbatch.db.schema import JobOptions
+from ecgbatch.db.terms import JobOptions
 from ecgbatch.models.score_files import read_file, score_recording
 from ecgbatch.models.scorer import Scorer
 from ecgbatch.records.recording import Record, RecordError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecgbatch.db import outcomes as db
 from ecgbatch.db.chunks import Outcome
 from ecgbatch.db.outcomes import Failure, Prediction
-from ecgbatch.db.schema import Windows
+from ecgbatch.db.terms import Windows
 from ecgbatch.records.quality import Quality
 from ecgbatch.records.recording import Flag, Reason, Record, RecordError, Recording, Window
 from ecgbatch.settings import EcgbatchError, Settings
