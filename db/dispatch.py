@@ -33,8 +33,6 @@ class QueuedChunk:
 
 def queue_pending(connection: Connection, priority: Priority, room: int) -> list[QueuedChunk]:
     """Marks up to `room` pending chunks as queued, shared evenly among the jobs, and returns them."""
-    if not _any(connection, ChunkState.PENDING):  # as each worker asks after each chunk
-        return []
     choice = _fair_choice(connection, priority, room)
     numbers: dict[int, list[int]] = {}
     for job_id, number in choice:
@@ -77,12 +75,7 @@ def _fair_choice(connection: Connection, priority: Priority, room: int) -> list[
     return choice
 
 
-def any_running(connection: Connection) -> bool:
-    """Whether any worker has a chunk."""
-    return _any(connection, ChunkState.RUNNING)
-
-
-def _any(connection: Connection, state: ChunkState) -> bool:
+def any_chunk(connection: Connection, state: ChunkState) -> bool:
     """Whether any chunk is in this state."""
     return bool(connection.execute(sa.select(sa.exists().where(chunks.c.state == state))).scalar_one())
 

@@ -63,6 +63,7 @@ def main() -> None:
             sys.stdin.read()
     except (EcgbatchError, ImportError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
+    os._exit(0)  # `run` waits for this process, and the interpreter's own end takes longer than the server's
 
 
 @contextmanager

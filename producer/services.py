@@ -18,6 +18,7 @@ from billiard.util import set_pdeathsig
 
 from ecgbatch.db import dispatch
 from ecgbatch.db.engine import Database
+from ecgbatch.db.terms import ChunkState
 from ecgbatch.printing import print_note
 from ecgbatch.settings import EcgbatchError, Settings, variable
 
@@ -90,7 +91,7 @@ def _idle(database: Database) -> bool:
     """Whether no worker has a chunk; not if the database does not say."""
     try:
         with database.read() as connection:
-            return not dispatch.any_running(connection)
+            return not dispatch.any_chunk(connection, ChunkState.RUNNING)
     except EcgbatchError:
         return False
 

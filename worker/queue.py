@@ -11,7 +11,7 @@ from celery import Celery
 from ecgbatch.db import dispatch
 from ecgbatch.db.dispatch import QueuedChunk
 from ecgbatch.db.engine import Database
-from ecgbatch.db.terms import Priority
+from ecgbatch.db.terms import ChunkState, Priority
 from ecgbatch.printing import first_line
 from ecgbatch.settings import EcgbatchError, Settings
 from ecgbatch.worker.app import REDIS_ERRORS
@@ -29,6 +29,9 @@ def fill_queue(database: Database, app: Celery, priority: Priority, queue_chunks
     Redis thus holds no more than `queue_chunks` messages a queue, whatever the archive's size. Raises EcgbatchError
     when Redis takes none; what should have been published is then found like all that is lost.
     """
+    with database.read() as connection:  # each worker asks after each chunk, and who only looks keeps nobody waiting
+        if not dispatch.any_chunk(connection, ChunkState.PENDING):
+            return 0
     try:
         waiting = queue_length(app, priority)
         if waiting > queue_chunks // 2:

@@ -1,5 +1,6 @@
 """Settings as users, containers and Kubernetes give them."""
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -8,6 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from ecgbatch import urls
+from ecgbatch.producer.services import environment
 from ecgbatch.settings import EcgbatchError, Settings, load
 
 OF_KUBERNETES = {
@@ -23,6 +25,14 @@ OF_KUBERNETES = {
     "ECGBATCH_REDIS_PORT_6379_TCP_PROTO": "tcp",
 }
 PASSWORDS = ["plain", "a@b", "a/b", "a#b", "a:b", "a%b", "a?b=c&d", "p@ss/w#rd:%?", "ä€ ", "[::1]", "'\";`$(x)", "\\"]
+
+
+def test_another_process_has_the_same_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGBATCH_PROCESSES", "7")
+    monkeypatch.setenv("ECGBATCH_REFUSE", "clipped")
+    given = Settings(model_dir=Path("/m"), chunk_size=32, refuse="cropped")
+    assert load(environment(given)) == given
+    assert environment(given)["PATH"] == os.environ["PATH"]
 
 
 def test_they_come_from_the_environment() -> None:
