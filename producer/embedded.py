@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,11 +59,16 @@ def main() -> None:
     """Keeps a server for as long as standard input is open."""
     try:
         with tempfile.TemporaryDirectory(prefix="ecgbatch-redis-") as folder, _server(Path(folder)) as answer:
-            print(json.dumps(answer), flush=True)
+            _tell(answer)
             sys.stdin.read()
     except (EcgbatchError, ImportError, OSError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        _tell({"error": str(error)})
     os._exit(0)  # `run` waits for this process, and the interpreter's own end takes longer than the server's
+
+
+def _tell(answer: dict[str, object]) -> None:
+    with suppress(BrokenPipeError):  # `run` was interrupted meanwhile, and standard input is at its end too
+        print(json.dumps(answer), flush=True)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
@@ -101,6 +103,19 @@ def scored(database: Path) -> int:
             return int(connection.execute("SELECT COUNT(*) FROM predictions").fetchone()[0])
         except sqlite3.OperationalError:
             return 0
+
+
+def test_a_redis_server_whose_run_is_gone_ends_without_a_word(tmp_path: Path) -> None:
+    """As when `run` is interrupted while the server starts."""
+    line, pipe = [sys.executable, "-m", "ecgbatch.producer.embedded"], subprocess.PIPE
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as server:
+        assert server.stdin and server.stdout and server.stderr
+        server.stdout.close()
+        server.stdin.close()
+        assert server.stderr.read() == b""
+    assert server.returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_producer_and_worker_as_separate_commands(services: Command, archive: Path, finished: Command) -> None:
