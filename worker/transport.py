@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import kombu.connection
 from kombu.transport import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from ecgbatch.db.terms import Priority
 from ecgbatch.printing import first_line
@@ -156,6 +156,13 @@ class Channel(redis.Channel):
 
     def _get_client(self) -> Callable[..., Any]:
         return functools.partial(BoundedRedis, global_keyprefix=self.global_keyprefix)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Of a connection that Celery has given up there are none, and an AttributeError would end the worker."""
+        if self.connection is None or self.connection.client is None:
+            raise ConnectionError("the connection was given up")
+        found: dict[str, Any] = super()._connparams(asynchronous)
+        return found
 
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
         """Our queues are where they are, whatever the table of bindings in Redis says."""

@@ -139,6 +139,15 @@ def test_a_cancelled_jobs_chunks_are_not_published(sqlite: Database, app: Celery
     assert sqlite.write(chunks.claim, plan, 1, "w", "task", timedelta(seconds=30)) is None
 
 
+def test_a_message_of_a_connection_that_was_given_up_cannot_be_acknowledged(app: Celery) -> None:
+    """Celery tries it when a chunk ends after Redis was lost; what is no lost connection would end the worker."""
+    connection = app.connection_for_read()
+    lost, channel = connection.connection_errors, connection.default_channel
+    connection.collect()
+    with pytest.raises(lost, match="given up"):
+        channel.basic_ack("its tag")
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     with pytest.raises(EcgbatchError, match="no Redis server answers") as error:
         ping(make_app(Settings(redis_url="redis://:secret@127.0.0.1:1/0"), "identity"))
