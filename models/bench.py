@@ -66,7 +66,7 @@ def operations(config: NetworkConfig, classes: int = len(LABELS)) -> int:
     mlstm = 2 * dim * inner + CONV_WIDTH * inner + 3 * QKV_BLOCK * inner + gates + memory + inner * dim
     step = config.inputs * dim + config.blocks * (slstm + mlstm)
     wide, narrow = CLASSIFIER_HIDDEN
-    end = 2 * METADATA_HIDDEN + (2 * dim + METADATA_HIDDEN) * wide + wide * narrow + narrow * classes
+    end = 2 * METADATA_HIDDEN + config.features_dim * wide + wide * narrow + narrow * classes
     return 2 * (SAMPLES // config.patch * step + end)
 
 

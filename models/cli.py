@@ -147,7 +147,7 @@ def train(
         return
     if name is None or version is None:
         raise EcgbatchError("a model needs both --name and --version")
-    taught = taught_by(teachers, examples, folder, print_note) if teachers else None
+    taught = taught_by(teachers, examples, folder, print_note, how.network.extremes) if teachers else None
     start = mean_weights(registry, how.start, how.network) if how.start else None
     run = Training(how, folder, examples, taught, start)
     if not run.ended:
@@ -286,4 +286,5 @@ def _told(model: "Model") -> str:
 def _sizes(model: "Model") -> str:
     config = model.config
     sizes = f"{config.variant}, embedding {config.embedding_dim}, {config.heads} heads, {config.blocks} blocks"
-    return f"{sizes}, patch {config.patch}" + (f", span {config.span}" if config.span else "")
+    parts = (f", {name} {value}" for name in ("span", "extremes") if (value := getattr(config, name)))
+    return f"{sizes}, patch {config.patch}" + "".join(parts)

@@ -48,7 +48,8 @@ class NetworkConfig:
     `blocks` counts the residual blocks of each branch in the stacked variant and the levels, of one block
     of each kind, in the hierarchical one. `patch` is how many samples one time step of the network takes in. `span` is
     of how many time steps the maximum is taken: of each span of a record, and then the mean; 0 for the maximum of all.
-    Raises EcgbatchError for sizes that make no network.
+    `extremes` is of how many samples the classifier sees what each lead reaches as well: the largest and the smallest
+    value, taken as the maximum over a span is; 0 for not at all. Raises EcgbatchError for sizes that make no network.
     """
 
     variant: str = "stacked"
@@ -57,6 +58,7 @@ class NetworkConfig:
     blocks: int = 2
     patch: int = 1
     span: int = 0
+    extremes: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -65,8 +67,10 @@ class NetworkConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
                 raise EcgbatchError(f"{name} of a network must be a whole number, 1 to {LARGEST_SIZE}")
-        if not isinstance(self.span, int) or not 0 <= self.span <= LARGEST_SIZE:
-            raise EcgbatchError(f"span of a network must be a whole number, 0 to {LARGEST_SIZE}")
+        for name in ("span", "extremes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 <= value <= LARGEST_SIZE:
+                raise EcgbatchError(f"{name} of a network must be a whole number, 0 to {LARGEST_SIZE}")
         if self.embedding_dim % self.heads or self.inner_dim % self.heads:
             raise EcgbatchError(f"{self.heads} heads do not divide an embedding of {self.embedding_dim}")
         if SAMPLES % self.patch:
@@ -92,14 +96,19 @@ class NetworkConfig:
         """Width of the gated feed-forward after an sLSTM cell: 1.3 times the embedding."""
         return _round_up(1.3 * self.embedding_dim)
 
+    @property
+    def features_dim(self) -> int:
+        """Width of what the classifier is given: 2D + 32, and 24 more with extremes."""
+        return 2 * self.embedding_dim + METADATA_HIDDEN + (2 * len(LEADS) if self.extremes else 0)
+
     def spans(self, steps: int) -> list[int]:
         """The lengths of the spans of a record of so many time steps. The last one has what is left over as well."""
         whole = max(1, steps // self.span) if self.span else 1
         return [self.span] * (whole - 1) + [steps - self.span * (whole - 1)]
 
     def as_dict(self) -> dict[str, Any]:
-        """Without a span of 0: fingerprints of networks that have none are as before there were spans."""
-        return {name: value for name, value in asdict(self).items() if name != "span" or value}
+        """Without spans and extremes of 0: fingerprints of networks that have none are as before there were any."""
+        return {name: value for name, value in asdict(self).items() if name not in ("span", "extremes") or value}
 
     @classmethod
     def from_dict(cls, values: Any) -> "NetworkConfig":

@@ -85,11 +85,11 @@ class ParallelXLSTM(nn.Module):
         else:
             self.slstm_blocks = nn.ModuleList(Branch(config, SLSTMBlock, 1) for _ in range(config.blocks))
             self.mlstm_blocks = nn.ModuleList(Branch(config, MLSTMBlock, 1) for _ in range(config.blocks))
+        self.maxima = mean_of_maxima
         self.metadata_net = nn.Sequential(nn.Linear(METADATA_DIM, METADATA_HIDDEN), nn.ReLU())
-        self.features_dim = 2 * dim + METADATA_HIDDEN
         wide, narrow = CLASSIFIER_HIDDEN
         self.classifier = nn.Sequential(
-            nn.Linear(self.features_dim, wide),
+            nn.Linear(config.features_dim, wide),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(wide, narrow),
@@ -113,8 +113,11 @@ class ParallelXLSTM(nn.Module):
         return logits
 
     def features(self, signal: Tensor, metadata: Tensor) -> Tensor:
-        """As `forward`, before the classifier: (B, 2D + 32)."""
-        return torch.cat([self.pooled(signal), self.metadata_net(metadata)], dim=-1)
+        """As `forward`, before the classifier: (B, F), F = `NetworkConfig.features_dim`."""
+        seen = [self.pooled(signal), self.metadata_net(metadata)]
+        if self.config.extremes:
+            seen += self.extremes(signal)
+        return torch.cat(seen, dim=-1)
 
     def pooled(self, signal: Tensor) -> Tensor:
         """(B, T, 12) -> (B, 2D): mean over time of the fused branches, then the mean of the maxima of all spans."""
@@ -130,6 +133,15 @@ class ParallelXLSTM(nn.Module):
                 highest = torch.maximum(highest, x.amax(0))
             maxima = maxima + highest
         return torch.cat([total / len(patches), maxima / len(spans)], dim=-1)
+
+    def extremes(self, signal: Tensor) -> list[Tensor]:
+        """(B, T, 12) -> the largest and the smallest value of each lead, (B, 12) each: means of those of all windows.
+
+        Without them the network hardly knows how high a wave is: the embedding is normalised at every time step.
+        """
+        whole = signal.shape[1] - signal.shape[1] % self.config.patch
+        x, window = signal[:, :whole].transpose(0, 1), self.config.extremes
+        return [self.maxima(x, window), -self.maxima(-x, window)]
 
     def fused(self, patches: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """(T, B, 12 patch) -> the mean of the branches (T, B, D) and the state after it."""
@@ -149,6 +161,15 @@ class ParallelXLSTM(nn.Module):
             return [(self.slstm_branch, self.mlstm_branch)]
         pairs = zip(cast(Iterable[Branch], self.slstm_blocks), cast(Iterable[Branch], self.mlstm_blocks), strict=True)
         return list(pairs)
+
+
+def mean_of_maxima(x: Tensor, span: int) -> Tensor:
+    """(T, B, D) -> (B, D): of each span of time steps the maximum, and of these the mean; see `NetworkConfig.spans`."""
+    if span == 0:
+        return x.amax(0)
+    last = max(x.shape[0] // span - 1, 0) * span
+    maxima = x[:last].reshape(last // span, span, x.shape[1], x.shape[2]).amax(1)
+    return torch.cat([maxima, x[last:].amax(0, keepdim=True)]).mean(0)
 
 
 def patched(signal: Tensor, patch: int) -> Tensor:

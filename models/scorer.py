@@ -42,7 +42,7 @@ class Network(Protocol):
         """(B, T, 12), (B, 2) -> probabilities (B, K)."""
 
     def embed(self, signal: Cleaned, metadata: Array, /) -> tuple[Array, Array]:
-        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
+        """The probabilities, and the features (B, F) that the classifier was given."""
 
 
 class Scorer:
@@ -114,7 +114,7 @@ class Scorer:
         return probabilities
 
     def embed(self, cleaned: Cleaned, metadata: Array) -> tuple[Array, Array]:
-        """As `score`, of one record at least, and beside it the features (B, 2D + 32) that the classifier was given."""
+        """As `score`, of one record at least, and beside it the features (B, F) that the classifier was given."""
         parts = [self._network.embed(cleaned[batch], metadata[batch]) for batch in self._batches(len(cleaned))]
         probabilities, features = (np.concatenate(part) for part in zip(*parts, strict=True))
         return probabilities, features

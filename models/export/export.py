@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ecgbatch.models import preprocessing
 from ecgbatch.models.config import NetworkConfig
 from ecgbatch.models.kernels.compiled import classes_of
-from ecgbatch.models.kernels.cuda import WholeSequence, mean_of_maxima, mlstm_in_chunks
+from ecgbatch.models.kernels.cuda import WholeSequence, mlstm_in_chunks
 from ecgbatch.models.kernels.filtering import Filters, both_ways
-from ecgbatch.models.network import ParallelXLSTM, slstm_scan
+from ecgbatch.models.network import ParallelXLSTM, mean_of_maxima, slstm_scan
 from ecgbatch.models.preprocessing import STD_EPS, Normalization
 from ecgbatch.models.signals import read_signal
 from ecgbatch.models.weights.model import Model, Weights

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ecgbatch.models import folding
-from ecgbatch.models.config import METADATA_DIM, QKV_BLOCK
+from ecgbatch.models.config import METADATA_DIM, QKV_BLOCK, NetworkConfig
 from ecgbatch.models.export.onnx_builder import BATCH, Graph, Shape, floats
 from ecgbatch.models.layers import NORM_EPS, CausalConv, Norm
 from ecgbatch.models.network import MLSTM, MLSTM_EPS, SLSTM, FeedForward, MLSTMBlock, ParallelXLSTM, SLSTMBlock
@@ -47,7 +47,8 @@ def onnx_model(
         x = cleaned(g, x, normalization)
     pooled = streamed(g, network, x)
     seen = g.op("Relu", linear(g, "metadata", network.metadata_net[0]))
-    y = g.op("Concat", *pooled, seen, axis=-1)
+    reached = extremes(g, network.config, x) if network.config.extremes else []
+    y = g.op("Concat", *pooled, seen, *reached, axis=-1)
     y = g.op("Relu", linear(g, y, network.classifier[0]))
     y = g.op("Relu", linear(g, y, network.classifier[3]))
     logits, classes = linear(g, y, network.classifier[6]), len(cast(nn.Linear, network.classifier[6]).weight)
@@ -156,6 +157,14 @@ def mean_of_maxima(g: Graph, x: str, span: int) -> str:
     maxima = g.op("ReduceMax", spans, g.constant([1], np.int64), keepdims=0)
     highest_of_last = g.op("ReduceMax", g.slice(x, last, END.max), time, keepdims=1)
     return g.op("ReduceMean", g.op("Concat", maxima, highest_of_last, axis=0), time, keepdims=0)
+
+
+def extremes(g: Graph, config: NetworkConfig, x: str) -> list[str]:
+    """(T, B, 12) -> the largest and the smallest value of each lead, (B, 12) each; see `ParallelXLSTM.extremes`."""
+    patch = g.constant([config.patch], np.int64)
+    whole = g.slice(x, 0, g.op("Mul", g.op("Div", g.size(x, 0), patch), patch))
+    lowest = mean_of_maxima(g, g.op("Neg", whole), config.extremes)
+    return [mean_of_maxima(g, whole, config.extremes), g.op("Neg", lowest)]
 
 
 def linear(g: Graph, x: str, layer: nn.Module) -> str:

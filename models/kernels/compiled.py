@@ -123,6 +123,7 @@ class CompiledNetwork:
             config.ffn_dim,
             self.classes,
             config.span,
+            config.extremes,
             np.concatenate([part.astype(np.float32).ravel() for part in _for_kernel(weights, config)]),
         )
 
@@ -135,8 +136,8 @@ class CompiledNetwork:
         return self._run(signal, metadata, np.empty(0, np.float32))
 
     def embed(self, signal: Array, metadata: Array) -> tuple[Array, Array]:
-        """The probabilities, the same to the last bit, and the features (B, 2D + 32) that the classifier was given."""
-        features = np.empty((len(signal), 2 * self.config.embedding_dim + METADATA_HIDDEN), np.float32)
+        """The probabilities, the same to the last bit, and the features (B, F) that the classifier was given."""
+        features = np.empty((len(signal), self.config.features_dim), np.float32)
         return self._run(signal, metadata, features), features
 
     def _run(self, signal: Array, metadata: Array, features: Array) -> Array:
@@ -198,7 +199,7 @@ def parameter_shapes(config: NetworkConfig, classes: int = len(LABELS)) -> Shape
             yield f"{branch}.post_blocks_norm.weight", (dim,)
     yield "metadata_net.0.weight", (METADATA_HIDDEN, METADATA_DIM)
     yield "metadata_net.0.bias", (METADATA_HIDDEN,)
-    yield "classifier.0.weight", (wide, 2 * dim + METADATA_HIDDEN)
+    yield "classifier.0.weight", (wide, config.features_dim)
     yield "classifier.0.bias", (wide,)
     yield "classifier.3.weight", (narrow, wide)
     yield "classifier.3.bias", (narrow,)

@@ -73,7 +73,7 @@ class CudaNetwork:
     def embed(
         self, signal: Tensor | NDArray[np.float32], metadata: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
+        """The probabilities, and the features (B, F) that the classifier was given."""
         with torch.inference_mode():
             probabilities, features = self._network.embed(self._put(signal), self._put(metadata))
             return probabilities.cpu().numpy(), features.cpu().numpy()
@@ -111,7 +111,6 @@ class WholeSequence(ParallelXLSTM):
         classes: int = len(LABELS),
     ) -> None:
         super().__init__(config, dropout, classes)
-        self.maxima = mean_of_maxima
         for layer in self.modules():
             if isinstance(layer, SLSTM):
                 layer.scan = slstm_scan
@@ -121,15 +120,6 @@ class WholeSequence(ParallelXLSTM):
     def pooled(self, signal: Tensor) -> Tensor:
         x, _ = self.fused(patched(signal, self.config.patch).transpose(0, 1))
         return torch.cat([x.mean(0), self.maxima(x, self.config.span)], dim=-1)
-
-
-def mean_of_maxima(x: Tensor, span: int) -> Tensor:
-    """(T, B, D) -> (B, D): of each span of time steps the maximum, and of these the mean; see `NetworkConfig.spans`."""
-    if span == 0:
-        return x.amax(0)
-    last = max(x.shape[0] // span - 1, 0) * span
-    maxima = x[:last].reshape(last // span, span, x.shape[1], x.shape[2]).amax(1)
-    return torch.cat([maxima, x[last:].amax(0, keepdim=True)]).mean(0)
 
 
 def mlstm_in_chunks(

@@ -31,7 +31,7 @@ class TorchNetwork:
             return probabilities
 
     def embed(self, signal: Array, metadata: Array) -> tuple[Array, Array]:
-        """The probabilities, and the features (B, 2D + 32) that the classifier was given."""
+        """The probabilities, and the features (B, F) that the classifier was given."""
         with torch.inference_mode():
             probabilities, features = self._network.embed(*self._put(signal, metadata))
             return probabilities.cpu().numpy(), features.cpu().numpy()

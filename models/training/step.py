@@ -30,7 +30,7 @@ class Learned(nn.Module):
             self.network: ParallelXLSTM = WholeSequence(config, scan, mlstm_in_chunks, dropout, classes)
         else:
             self.network = ParallelXLSTM(config, dropout, classes)
-        self.statements = nn.Linear(self.network.features_dim, statements)
+        self.statements = nn.Linear(config.features_dim, statements)
         self.to(device)
 
     def forward(self, signal: Tensor, metadata: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ecgbatch.models.evaluation.metrics import roc_auc
 from ecgbatch.models.training.examples import Examples, Say
 from ecgbatch.models.training.loop import Training, answers
 from ecgbatch.models.training.recipe import TRAINING_FOLDS, VALIDATION_FOLD, TrainingSettings
+from ecgbatch.models.training.stacking import corrected
 from ecgbatch.models.training.state import kept_settings
 from ecgbatch.models.training.step import Learned
 from ecgbatch.settings import EcgbatchError
@@ -52,9 +53,10 @@ def run_all(trainings: Sequence[Training], say: Say) -> None:
         list(threads.map(run, trainings))
 
 
-def taught_by(teachers: Sequence[Path], examples: Examples, folder: Path, say: Say) -> Tensor:
+def taught_by(teachers: Sequence[Path], examples: Examples, folder: Path, say: Say, extremes: int = 0) -> Tensor:
     """What the teachers in some folders say of each record, (R, 5 + S): the mean of those that have not seen it.
 
+    With `extremes`, of the network that is to learn from it, it is corrected by them: see `stacking`.
     Kept in `taught.npy` in the folder of the training that learns from it, which goes on without the teachers. Says
     the macro AUC of all of them together on fold 9, which none has seen. Raises EcgbatchError for a folder without a
     teacher for each fold, or with one that has not ended.
@@ -62,6 +64,8 @@ def taught_by(teachers: Sequence[Path], examples: Examples, folder: Path, say: S
     path = folder / "taught.npy"
     if not path.exists():
         said = _asked(teachers, examples)
+        if extremes:
+            said = corrected(said, examples, extremes)
         folder.mkdir(parents=True, exist_ok=True)
         np.save(path, said.cpu().numpy())
     said = torch.from_numpy(np.load(path)).to(examples.labels.device)
@@ -70,7 +74,8 @@ def taught_by(teachers: Sequence[Path], examples: Examples, folder: Path, say: S
     chosen = examples.validation.to(said.device)
     labels, found = (part[chosen, : len(LABELS)].cpu().numpy() for part in (examples.labels, said))
     aucs = [float(roc_auc(labels[:, at], found[:, at])) for at in range(len(LABELS))]
-    say(f"the teachers together: macro AUC {np.mean(aucs):.4f} on fold {VALIDATION_FOLD}")
+    who = "the teachers together, corrected" if extremes else "the teachers together"
+    say(f"{who}: macro AUC {np.mean(aucs):.4f} on fold {VALIDATION_FOLD}")
     return said
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ecgbatch.models.network import ParallelXLSTM
 from ecgbatch.models.training.examples import prepare
 from ecgbatch.models.training.loop import WARM_UP, Training, answers, one_cycle
 from ecgbatch.models.training.recipe import RECIPES, TrainingSettings, load_recipe
+from ecgbatch.models.training.stacking import corrected
 from ecgbatch.models.training.teachers import taught_by, train_teachers
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
@@ -224,6 +226,22 @@ def test_teachers_teach_what_they_have_not_seen(command: Command, labelled: Path
         taught_by([command.folder / "gone"], examples, command.folder / "another", quiet)
 
 
+def test_teachers_are_corrected_by_the_height_of_the_waves(labelled: Path, tmp_path: Path) -> None:
+    """Where a record's label is its height, and the teachers know nothing, and no record is learned by heart."""
+    examples = prepare(labelled, tmp_path, "cpu", quiet)
+    high = torch.arange(len(examples.labels)) % 2
+    signals = examples.signals[:1] * torch.where(high == 1, 2.0, 1.0)[:, None, None]
+    examples = replace(examples, signals=signals, labels=high[:, None].float())
+    ignorant = torch.full((len(high), 3), 0.5)
+    said = corrected(ignorant, examples, 100)
+    assert said[high == 1, 0].min() > 0.8 > 0.2 > said[high == 0, 0].max()
+    assert (said[:, 1:] == 0.5).all(), "statements stay as they were"
+
+    fold = examples.folds == 3
+    learned_by_heart = replace(examples, labels=torch.where(fold[:, None], 1 - examples.labels, examples.labels))
+    torch.testing.assert_close(corrected(ignorant, learned_by_heart, 100)[fold], said[fold])
+
+
 def test_a_training_begins_with_the_weights_it_is_given(labelled: Path, tmp_path: Path) -> None:
     examples = prepare(labelled, tmp_path, "cpu", quiet)
     settings = TrainingSettings.from_dict(RECIPE)
@@ -261,6 +279,10 @@ def test_a_training_begins_with_the_mean_of_several_models(command: Command, lab
         if not key.startswith("classifier.6"):  # where the calibration goes
             np.testing.assert_allclose(mean[key], (a[key].astype(np.float64) + b[key]) / 2, rtol=1e-7, atol=0)
     assert Registry(command.folder / "models").find("mean").config.span == 20
+    train("wider", epochs=0, start="mean:1", network={**network, "extremes": 100})
+    wider = trained("wider")
+    assert not wider["classifier.0.weight"][:, -24:].any(), "says the same before it has learned"
+    np.testing.assert_array_equal(wider["classifier.0.weight"][:, :-24], mean["classifier.0.weight"])
     larger = {**network, "embedding_dim": 32}
     assert "is not of the sizes of the recipe's network" in train("c", 1, start="a:1", network=larger)
 

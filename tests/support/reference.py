@@ -5,6 +5,7 @@ quadratic form of appendix A.3. It is what the fast ways are measured against.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,16 +151,21 @@ def pooled(signal: Array, w: Weights, heads: int, span: int = 0) -> Array:
         levels = [(f"slstm_blocks.{level}", f"mlstm_blocks.{level}") for level in range(count)]
     for slstm, mlstm in levels:
         x = (branch(x, w, slstm, heads) + branch(x, w, mlstm, heads)) / 2
+    return np.concatenate([x.mean(1), mean_of_maxima(x, span)], -1)
+
+
+def mean_of_maxima(x: Array, span: int) -> Array:
+    """(B, T, D) -> (B, D): of each span the maximum, the last span with what is left over as well; then the mean."""
     starts = range(0, x.shape[1] - span + 1, span) if 0 < span <= x.shape[1] else [0]
     ends = [*starts[1:], x.shape[1]]
     maxima = [x[:, start:end].max(1) for start, end in zip(starts, ends, strict=True)]
-    return np.concatenate([x.mean(1), np.mean(maxima, axis=0)], -1)
+    return np.asarray(np.mean(maxima, axis=0))
 
 
-def classify(features: Array, metadata: Array, w: Weights) -> Array:
-    """(B, 2 * embedding) and (B, 2) -> probabilities (B, 5)."""
+def classify(features: Array, metadata: Array, w: Weights, reached: Sequence[Array] = ()) -> Array:
+    """(B, 2 * embedding) and (B, 2), and what the leads reach, up and down, (B, 12) each -> probabilities (B, 5)."""
     about = np.maximum(metadata @ w["metadata_net.0.weight"].T + w["metadata_net.0.bias"], 0.0)
-    x = np.concatenate([features, about], -1)
+    x = np.concatenate([features, about, *reached], -1)
     for layer in ("classifier.0", "classifier.3"):
         x = np.maximum(x @ w[f"{layer}.weight"].T + w[f"{layer}.bias"], 0.0)
     return sigmoid(x @ w["classifier.6.weight"].T + w["classifier.6.bias"])
@@ -172,9 +178,12 @@ def probabilities(
     heads: int = 4,
     patch: int = 1,
     span: int = 0,
+    extremes: int = 0,
 ) -> Array:
     """(B, T, 12) and (B, 2) -> (B, 5), all in float64; what is left over after the last whole patch is not seen."""
     w = {key: value.astype(np.float64) for key, value in weights.items()}
     steps = signal.shape[1] // patch
-    patches = signal[:, : steps * patch].astype(np.float64).reshape(len(signal), steps, -1)
-    return classify(pooled(patches, w, heads, span), metadata.astype(np.float64), w)
+    seen = signal[:, : steps * patch].astype(np.float64)
+    reached = [mean_of_maxima(seen, extremes), -mean_of_maxima(-seen, extremes)] if extremes else []
+    patches = seen.reshape(len(signal), steps, -1)
+    return classify(pooled(patches, w, heads, span), metadata.astype(np.float64), w, reached)

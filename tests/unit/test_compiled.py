@@ -122,6 +122,7 @@ def test_the_largest_batch_of_whole_records(golden: Golden) -> None:
     blocks=st.integers(1, 3),
     patch=st.sampled_from([1, 1, 2, 5]),
     span=st.sampled_from([0, 1, 20, 48, 97]),
+    extremes=st.sampled_from([0, 1, 60, 100]),
     classes=st.sampled_from([1, 3, 5, 16, 17, 100]),
     steps=st.sampled_from([1, 2, 5, 6, 7, 47, 48, 49, 97, 150]),
     instructions=st.sampled_from(SETS or ("none",)),
@@ -133,12 +134,13 @@ def test_any_sizes_are_as_near_as_float32_can_be(
     blocks: int,
     patch: int,
     span: int,
+    extremes: int,
     classes: int,
     steps: int,
     instructions: str,
     seed: int,
 ) -> None:
-    config = NetworkConfig(variant, *sizes, blocks, patch, span)
+    config = NetworkConfig(variant, *sizes, blocks, patch, span, extremes)
     weights = random_weights(config, seed, classes)
     signal, metadata = random_records(2, steps * patch + seed % patch, seed)
     probabilities = compiled.CompiledNetwork(weights, config, instructions)(signal, metadata)
@@ -261,7 +263,7 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     config = NetworkConfig(embedding_dim=64)
     layout = compiled._for_kernel(random_weights(config, 0), config)
     parameters = np.concatenate([part.astype(np.float32).ravel() for part in layout])
-    sizes = (12, 64, 128, 4, 1, 2, 128, 5, 0)
+    sizes = (12, 64, 128, 4, 1, 2, 128, 5, 0, 0)
     network = kernel.load("baseline", *sizes, parameters)
     signal, metadata, output = (np.zeros(n, np.float32) for n in (2 * 10 * 12, 4, 10))
     no_features = np.empty(0, np.float32)
@@ -277,10 +279,10 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     with pytest.raises(ValueError):
         kernel.load("baseline", *sizes, np.append(parameters, np.float32(0)))
     with pytest.raises(ValueError):
-        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, 5, 0, parameters)
-    for classes, span in ((0, 0), (5, -1)):
+        kernel.load("baseline", 12, 60, 128, 4, 1, 2, 128, 5, 0, 0, parameters)
+    for classes, span, extremes in ((0, 0, 0), (5, -1, 0), (5, 0, -1)):
         with pytest.raises(ValueError):
-            kernel.load("baseline", *sizes[:-2], classes, span, parameters)
+            kernel.load("baseline", *sizes[:-3], classes, span, extremes, parameters)
 
 
 def test_the_fastest_instructions_come_first() -> None:

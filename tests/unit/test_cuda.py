@@ -95,6 +95,7 @@ def test_golden_numbers(shared: Path, variant: str, batch: int) -> None:
         blocks=st.integers(1, 3),
         patch=st.sampled_from([1, 4]),
         span=st.sampled_from([0, 1, 30, 80]),
+        extremes=st.sampled_from([0, 1, 100]),
     ),
     batch=st.integers(1, 3),
     steps=st.integers(1, 205),

@@ -27,6 +27,7 @@ CONFIGS = st.builds(
     heads=st.sampled_from([1, 2, 4]),
     blocks=st.integers(1, 3),
     span=st.sampled_from([0, 1, 7, 20]),
+    extremes=st.sampled_from([0, 1, 9, 30]),
 )
 
 
@@ -120,7 +121,9 @@ def test_float64_is_the_reference(config: NetworkConfig, batch: int, steps: int,
     }
     signal, metadata = records(batch, steps, seed)
     probabilities = score(golden.network(config, weights).double(), signal, metadata)
-    expected = reference.probabilities(signal, metadata, weights, config.heads, span=config.span)
+    expected = reference.probabilities(
+        signal, metadata, weights, config.heads, span=config.span, extremes=config.extremes
+    )
     np.testing.assert_allclose(probabilities, expected, atol=1e-9, rtol=0)
 
 

@@ -75,12 +75,12 @@ PyObject* load(PyObject*, PyObject* arguments) {
     const char* name;
     Dimensions d;
     PyObject* object;
-    if (!PyArg_ParseTuple(arguments, "siiiiiiiiiO", &name, &d.inputs, &d.embedding, &d.inner, &d.heads, &d.levels, &d.blocks,
-                          &d.feedforward, &d.classes, &d.span, &object))
+    if (!PyArg_ParseTuple(arguments, "siiiiiiiiiiO", &name, &d.inputs, &d.embedding, &d.inner, &d.heads, &d.levels, &d.blocks,
+                          &d.feedforward, &d.classes, &d.span, &d.extremes, &object))
         return nullptr;
     if (std::min({d.inputs, d.embedding, d.inner, d.heads, d.levels, d.blocks, d.feedforward, d.classes}) < 1 ||
-        std::max({d.inputs, d.embedding, d.inner, d.feedforward, d.classes}) > WIDEST || d.span < 0 || d.embedding % (LANES * d.heads) ||
-        d.inner % (LANES * d.heads) || d.feedforward % LANES || d.inputs % LEADS) {
+        std::max({d.inputs, d.embedding, d.inner, d.feedforward, d.classes}) > WIDEST || std::min(d.span, d.extremes) < 0 ||
+        d.embedding % (LANES * d.heads) || d.inner % (LANES * d.heads) || d.feedforward % LANES || d.inputs % LEADS) {
         PyErr_SetString(PyExc_ValueError, "the compiled kernel does not support these dimensions");
         return nullptr;
     }
@@ -213,7 +213,8 @@ PyObject* clean(PyObject*, PyObject* arguments) {
 PyMethodDef METHODS[] = {
     {"instructions", instructions, METH_NOARGS, "instructions() -> names of the usable instruction sets, fastest first"},
     {"load", load, METH_VARARGS,
-     "load(instructions, inputs, embedding, inner, heads, levels, blocks, feedforward, classes, span, parameters) -> network"},
+     "load(instructions, inputs, embedding, inner, heads, levels, blocks, feedforward, classes, span, extremes, "
+     "parameters) -> network"},
     {"run", run, METH_VARARGS, "run(network, signal, metadata, probabilities, features, batch, samples): fills probabilities and, if it has room for "
      "any, features"},
     {"clean", clean, METH_VARARGS,

@@ -21,10 +21,11 @@ struct Dimensions {
     int embedding, inner, heads, levels, blocks, feedforward;  // `blocks` of each kind per level
     int classes;  // that there are probabilities of
     int span;     // time steps that a maximum is taken of, 0: all
+    int extremes; // samples that the largest and the smallest value of a lead are taken of, 0: not at all
     int slstm_head() const { return embedding / heads; }
     int mlstm_head() const { return inner / heads; }
     int gates() const { return round_up(2 * heads, LANES); }
-    int pooled() const { return 2 * embedding + METADATA_FEATURES; }
+    int pooled() const { return 2 * embedding + METADATA_FEATURES + (extremes ? 2 * LEADS : 0); }
 };
 
 // weight: panels of columns, each panel (inputs, panel columns), the last one may be narrower.

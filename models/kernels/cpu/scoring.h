@@ -62,6 +62,26 @@ void pool_maxima(const Workspace& w, int embedding, size_t steps, size_t span) {
     }
 }
 
+// What each lead reaches: the mean of the largest values of all windows, the last of which has what is left over as well,
+// and behind those of all leads the mean of the smallest.
+void pool_extremes(const float* signal, size_t samples, size_t window, float* out) {
+    const size_t windows = std::max<size_t>(1, samples / window);
+    for (int lead = 0; lead < LEADS; lead++) {
+        float up = 0.0f, down = 0.0f;
+        for (size_t i = 0; i < windows; i++) {
+            float highest = -INFINITY, lowest = INFINITY;
+            for (size_t t = i * window; t < (i + 1 < windows ? (i + 1) * window : samples); t++) {
+                highest = std::max(highest, signal[t * LEADS + lead]);
+                lowest = std::min(lowest, signal[t * LEADS + lead]);
+            }
+            up += highest;
+            down += lowest;
+        }
+        out[lead] = up / float(windows);
+        out[LEADS + lead] = down / float(windows);
+    }
+}
+
 void dense(const Linear& layer, const float* x, float* out, bool rectified) {
     multiply<1>(1, layer.outputs, layer.inputs, {x, 0, 1}, {layer.weight, 0}, {layer.bias, 0}, out, 0);
     for (int i = 0; rectified && i < layer.outputs; i += WIDTH) store(out + i, maximum(set1(0.0f), load(out + i)));
@@ -81,6 +101,10 @@ void score(const Network& network, const Workspace& w, const float* signal, cons
     pool_mean(w, d.embedding, steps);
     pool_maxima(w, d.embedding, steps, d.span);
     dense(network.metadata, metadata, w.pooled + 2 * d.embedding, true);
+    if (d.extremes) {
+        float* out = w.pooled + 2 * d.embedding + METADATA_FEATURES;
+        pool_extremes(signal, steps * d.inputs / LEADS, d.extremes, out);
+    }
     if (features) std::memcpy(features, w.pooled, d.pooled() * sizeof(float));
     dense(network.classifier_1, w.pooled, w.hidden_1, true);
     dense(network.classifier_2, w.hidden_1, w.hidden_2, true);
