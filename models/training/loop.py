@@ -65,7 +65,8 @@ class Training:
         learned = Learned(settings.network, *outputs, settings.dropout, self.device)
         if start is not None:
             learned.network.load_state_dict({key: torch.from_numpy(value) for key, value in start.items()})
-        self._step = Step(settings, learned, examples, answers)
+        features = self._features(learned) if settings.features_stay else None
+        self._step = Step(settings, learned, examples, answers, features)
         self._stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         self.records = examples.training(settings)
         self.batch = min(settings.batch_size, len(self.records))
@@ -199,15 +200,37 @@ class Training:
 
     def _answers(self, learned: Learned) -> NDArray[np.float32]:
         """What the network says of the records of fold 9: (V, K) probabilities."""
-        chosen, config = self.examples.validation, self.settings.network
-        if choose_kernel(config, self.device.type, "auto") != "compiled":
+        chosen, features = self.examples.validation, self._step.features
+        if features is not None:
+            learned.eval()
+            with torch.inference_mode():
+                return torch.sigmoid(learned.network.classifier(features[chosen.to(self.device)])).cpu().numpy()
+        if not self._compiled:
             return answers(learned, self.examples, chosen)[:, : len(self.settings.labels)].cpu().numpy()
-        network = compiled.CompiledNetwork(_arrays(learned.network.state_dict()), config)
-        parts = (
-            network(self.examples.signals[part].numpy(), self.examples.metadata[part].numpy())
-            for part in chosen.split(SCORED_AT_ONCE["cpu"])
-        )
-        return np.concatenate(list(parts))
+        network = compiled.CompiledNetwork(_arrays(learned.network.state_dict()), self.settings.network)
+        return np.concatenate([network(*inputs) for inputs in self._parts(chosen)])
+
+    def _features(self, learned: Learned) -> Tensor:
+        """What the classifier is given of every record, (R, F)."""
+        everything = torch.arange(len(self.examples.labels))
+        if self._compiled:
+            network = compiled.CompiledNetwork(_arrays(learned.network.state_dict()), self.settings.network)
+            return torch.from_numpy(np.concatenate([network.embed(*inputs)[1] for inputs in self._parts(everything)]))
+        learned.eval()
+        with torch.inference_mode():
+            parts = everything.to(self.device).split(SCORED_AT_ONCE[self.device.type])
+            given = [learned.network.features(self.examples.signals[p], self.examples.metadata[p]) for p in parts]
+        return torch.cat(given).clone()
+
+    @property
+    def _compiled(self) -> bool:
+        """Whether it is the compiled kernel that is asked, while torch learns."""
+        return choose_kernel(self.settings.network, self.device.type, "auto") == "compiled"
+
+    def _parts(self, chosen: Tensor) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Signals and metadata of the chosen records, on the CPU, as many at once as suit its caches."""
+        for part in chosen.split(SCORED_AT_ONCE["cpu"]):
+            yield self.examples.signals[part].numpy(), self.examples.metadata[part].numpy()
 
     def _save(self) -> None:
         state.save(

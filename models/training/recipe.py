@@ -22,7 +22,7 @@ class TrainingSettings:
 
     `start` is the model whose weights it begins with, NAME:VERSION, or the mean of whose weights, several with spaces
     between them; without one it begins with chance. With `frozen` only the classifier learns, and the features that it
-    sees stay as they are.
+    sees stay as they are; where nothing is done to the records either, those are computed once.
 
     What it learns from: folds 1 to 8 without the fold `hold_out` (0: all of them); with `without_superclass` also the
     records that have no superclass, as five zeros. `teachers` is the share of the teachers' answer in what the network
@@ -81,6 +81,12 @@ class TrainingSettings:
         for name in ("learning_rate", "weight_decay", "statements", "noise", "seed"):
             if getattr(self, name) < 0:
                 raise EcgbatchError(f"{name} of a training must not be below zero, not {getattr(self, name)}")
+
+    @property
+    def features_stay(self) -> bool:
+        """Whether the classifier alone learns, and from records that nothing is done to: its features never change."""
+        changes = (self.amplitude, self.noise, self.lead_dropout, self.lead_sets, self.mixup)
+        return self.frozen and self.crop == SAMPLES and not any(changes)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -35,7 +35,10 @@ class Learned(nn.Module):
 
     def forward(self, signal: Tensor, metadata: Tensor) -> Tensor:
         """As `ParallelXLSTM.logits`, and behind them those of the statements: (B, K + S)."""
-        features = self.network.features(signal, metadata)
+        return self.classified(self.network.features(signal, metadata))
+
+    def classified(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, K + S), as `forward`."""
         return torch.cat([self.network.classifier(features), self.statements(features)], dim=1)
 
 
@@ -43,11 +46,20 @@ class Step:
     """Changes the weights of `learned` and their running mean `average`, a batch at a time.
 
     On a GPU all of it is one CUDA graph: hundreds of small pieces of work are launched as one. What differs from step
-    to step stands in tensors that the graph reads. `answers` (R, K + S) is what the network is to say, from 0 to 1.
+    to step stands in tensors that the graph reads. `answers` (R, K + S) is what the network is to say, from 0 to 1;
+    `features` (R, F) what the classifier is given, where that never changes.
     """
 
-    def __init__(self, settings: TrainingSettings, learned: Learned, examples: Examples, answers: Tensor) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        learned: Learned,
+        examples: Examples,
+        answers: Tensor,
+        features: Tensor | None = None,
+    ) -> None:
         self.settings, self.learned, self.examples, self.answers = settings, learned, examples, answers
+        self.features = features
         self.average = copy.deepcopy(learned).requires_grad_(False).eval()
         if settings.frozen:
             learned.network.requires_grad_(False).classifier.requires_grad_(True)
@@ -92,23 +104,29 @@ class Step:
         for group in self.optimizer.param_groups:
             group |= {"lr": self.rate, "capturable": self.rate.device.type == "cuda"}
 
-    def _update(self) -> None:
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """What the classifier is given of the chosen records, (B, F), and what it is to say of them, (B, K + S)."""
         settings, chosen = self.settings, self._chosen
+        if self.features is not None:
+            return self.features[chosen], self.answers[chosen]
         signal = augmented(self.examples.signals, chosen, settings)
         metadata, answers = self.examples.metadata[chosen], self.answers[chosen]
         if settings.mixup:
             share = settings.mixup * torch.rand(len(chosen), 1, device=answers.device)
             signal = torch.lerp(signal, signal.roll(1, 0), share.unsqueeze(2))
             metadata, answers = (torch.lerp(x, x.roll(1, 0), share) for x in (metadata, answers))
+        return self.learned.network.features(signal, metadata), answers
+
+    def _update(self) -> None:
         self.learned.train()
-        logits = self.learned(signal, metadata)
-        classes = len(settings.labels)
+        features, answers = self._seen()
+        logits, classes = self.learned.classified(features), len(self.settings.labels)
         loss, beside = (
             F.binary_cross_entropy_with_logits(logits[:, part], answers[:, part])
             for part in (slice(classes), slice(classes, None))
         )
         self.optimizer.zero_grad()
-        (loss + settings.statements * beside).backward()
+        (loss + self.settings.statements * beside).backward()
         nn.utils.clip_grad_norm_(self.learned.parameters(), GRADIENT_NORM)
         self.optimizer.step()
         with torch.no_grad():
