@@ -23,7 +23,7 @@ from ecgbatch.records.synthetic import write_archive
 
 T = TypeVar("T")
 CORES = len(os.sched_getaffinity(0))
-BEST, PUBLISHED = "xlstm-ecg:1.2.0", "xlstm-ecg:1.0.0"
+BEST, PUBLISHED = "xlstm-ecg:1.3.0", "xlstm-ecg:1.0.0"
 """The models that ship: the default one, and the one with the published network."""
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 600

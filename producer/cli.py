@@ -67,7 +67,7 @@ def archive_options(function: F) -> Callable[..., Any]:
         click.option(
             "--embeddings",
             is_flag=True,
-            help="Also keep what the network makes of each record (288 numbers as a rule): `export --embeddings`.",
+            help="Also keep what the network makes of each record (some 300 numbers): `export --embeddings`.",
         ),
         click.option("--dry-run", is_flag=True, help="Only say what is found and what is passed over."),
     )

@@ -151,7 +151,7 @@ def _lead_sets(_context: click.Context, _option: click.Parameter, text: str | No
     return None if text is None else names
 
 
-@command("measure", example="ecgbatch model measure /data/ptb-xl --model xlstm-ecg:1.2.0")
+@command("measure", example="ecgbatch model measure /data/ptb-xl --model xlstm-ecg:1.3.0")
 @click.argument("archive", type=PATH, help="The archive's root, with ptbxl_database.csv.")
 @click.option("--model", "wanted", metavar="NAME[:VERSION]", help="The model; default: ECGBATCH_MODEL.")
 @click.option("--fold", type=int, default=9, show_default=True, metavar="N", help="The records of this fold.")

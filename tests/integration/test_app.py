@@ -45,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     records = [*(archive / "RECORDS").read_text().split(), HOSTILE, "<b>gone"]
     database = Database(f"sqlite:///{folder}/test.db")
     upgrade(database)
-    for model in ("xlstm-ecg:1.2.0", "xlstm-ecg:1.0.0"):
+    for model in ("xlstm-ecg:1.3.0", "xlstm-ecg:1.0.0"):
         score_by(database, archive, Scorer(Registry(SHIPPED).find(model)), records)
     port = str(free_port())
     command = Command(folder, ECGBATCH_DATABASE_URL=f"sqlite:///{folder}/test.db", ECGBATCH_APP_PORT=port)
@@ -57,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_jobs_and_their_records(served: Served) -> None:
     jobs_page = text_of(served.get("/"))
-    assert jobs_page.index("Job 2: archive by xlstm-ecg:1.0.0") < jobs_page.index("Job 1: archive by xlstm-ecg:1.2.0")
+    assert jobs_page.index("Job 2: archive by xlstm-ecg:1.0.0") < jobs_page.index("Job 1: archive by xlstm-ecg:1.3.0")
     assert "finished 6 records · 5 scored · 1 failed" in jobs_page
     listed = served.get("/jobs/1")
     assert all(meaning in text_of(listed) for meaning in MEANINGS.values())
@@ -72,7 +72,7 @@ def test_jobs_and_their_records(served: Served) -> None:
 
 def test_records_are_filtered_and_sorted(served: Served) -> None:
     rows = served.command.rows(
-        "SELECT path, age, norm, mi, flags, has_norm FROM results WHERE version = '1.2.0' ORDER BY norm DESC, path"
+        "SELECT path, age, norm, mi, flags, has_norm FROM results WHERE version = '1.3.0' ORDER BY norm DESC, path"
     )
     falling = [row["path"] for row in rows]
     assert set(paths(served.get("/jobs/1?sort=-norm"))[:1]) <= {rows[0]["path"], HOSTILE}
@@ -138,7 +138,7 @@ def test_nothing_takes_longer_than_it_may(database: Database) -> None:
 def test_a_record_has_its_picture_scores_and_provenance(served: Served) -> None:
     [row] = served.command.rows(
         "SELECT recording_id, input_sha256, norm, mi, fingerprint FROM predictions JOIN models m ON m.id = model_id "
-        "WHERE version = '1.2.0' ORDER BY recording_id LIMIT 1"
+        "WHERE version = '1.3.0' ORDER BY recording_id LIMIT 1"
     )
     found = served.get(f"/jobs/1/records/{row['recording_id']}")
     assert found.count("<polyline") == 13
@@ -290,7 +290,7 @@ def test_clicking_through(served: Served, chromium: Page) -> None:
     chromium.look(1000)
     chromium.open(served.url)
     chromium.click("article:last-of-type a")
-    assert "Job 1: archive by xlstm-ecg:1.2.0" in chromium.text()
+    assert "Job 1: archive by xlstm-ecg:1.3.0" in chromium.text()
     chromium.fill("[name=text]", "alert")
     chromium.click("form button")
     assert chromium.ask("document.querySelectorAll('.records tbody tr').length") == 1

@@ -91,7 +91,7 @@ def test_a_job_keeps_and_exports_them(command: Command, archive: Path) -> None:
     assert "exported to .parquet" in command("export", "2", "out.csv", "--embeddings", status=1).stderr
     assert "64 records" in command("export", "2", "out.parquet", "--embeddings").stdout
     rows = parquet.read_table(command.folder / "out.parquet").to_pylist()
-    scorer = Scorer(Registry(SHIPPED).find("xlstm-ecg:1.2.0"))
+    scorer = Scorer(Registry(SHIPPED).find("xlstm-ecg:1.3.0"))
     for row in rows[:3]:
         recording = read(archive, row["path"])
         cleaned, _ = scorer.clean(recording.signal[None])

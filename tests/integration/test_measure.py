@@ -19,9 +19,9 @@ from ecgbatch.settings import EcgbatchError
 
 RECORDS = 150
 FLOORS = {
-    "xlstm-ecg:1.2.0": {
-        "all": 0.93, "limb+V2": 0.86, "limb": 0.82, "precordial": 0.87, "II": 0.68, "I": 0.53,
-        "9": 0.93, "7.3": 0.93, "5": 0.93, "4": 0.93, "2.5": 0.92,
+    "xlstm-ecg:1.3.0": {
+        "all": 0.95, "limb+V2": 0.87, "limb": 0.86, "precordial": 0.89, "II": 0.66, "I": 0.60,
+        "9": 0.95, "7.3": 0.95, "5": 0.95, "4": 0.95, "2.5": 0.94,
     },
     "xlstm-ecg-leads:1.0.0": {
         "all": 0.93, "limb+V2": 0.91, "limb": 0.89, "precordial": 0.89, "II": 0.84, "I": 0.83,

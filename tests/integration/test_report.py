@@ -77,7 +77,7 @@ def test_it_has_the_numbers_of_the_job(reported: Command) -> None:
     job = json.loads(reported("status", "1", "--json").stdout)
     for words in (
         *MEANINGS.values(),
-        "xlstm-ecg:1.2.0",
+        "xlstm-ecg:1.3.0",
         "age_missing" if "age_missing" in job["flags"] else "resampled",
     ):
         assert words in text

@@ -37,12 +37,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 def test_status_of_all_jobs(finished: Command) -> None:
     [job] = json.loads(finished("status", "--json").stdout)
-    assert (job["archive"], job["model"], job["state"]) == ("archive", "xlstm-ecg:1.2.0", "finished")
+    assert (job["archive"], job["model"], job["state"]) == ("archive", "xlstm-ecg:1.3.0", "finished")
     assert (job["total"], job["scored"], job["failed"], job["remaining"], job["seconds_left"]) == (66, 64, 2, 0, None)
     database = {"ECGBATCH_DATABASE_URL": f"sqlite:///{finished.folder}/ecgbatch.db"}
     lines = in_terminal([sys.executable, "-m", "ecgbatch", "status"], 140, finished.environment | database)
     assert max(map(len, lines)) <= 140
-    assert "xlstm-ecg:1.2.0" in "".join(lines)
+    assert "xlstm-ecg:1.3.0" in "".join(lines)
 
 
 def test_status_of_one_job(finished: Command) -> None:

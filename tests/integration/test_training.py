@@ -242,6 +242,36 @@ def test_teachers_are_corrected_by_the_height_of_the_waves(labelled: Path, tmp_p
     torch.testing.assert_close(corrected(ignorant, learned_by_heart, 100)[fold], said[fold])
 
 
+def test_what_the_classifier_alone_sees_of_whole_records_is_computed_once(labelled: Path, tmp_path: Path) -> None:
+    nothing_done = {"crop": SAMPLES, "amplitude": 0, "noise": 0, "lead_dropout": 0}
+    how = RECIPE | nothing_done | {"frozen": True, "learning_rate": 0.01}
+    settings, examples = TrainingSettings.from_dict(how), prepare(labelled, tmp_path, "cpu", quiet)
+    for change in (
+        {"noise": 0.1},
+        {"amplitude": 0.1},
+        {"lead_sets": 0.1},
+        {"mixup": 0.1},
+        {"frozen": False},
+        {"crop": 990},
+    ):
+        assert not TrainingSettings.from_dict(how | change).features_stay
+    run = Training(settings, tmp_path / "training", examples)
+    before = {key: value.clone() for key, value in run.average.network.state_dict().items()}
+    with torch.no_grad():
+        features = run.average.network.features(examples.signals, examples.metadata)
+    torch.testing.assert_close(run._step.features, features, atol=1e-4, rtol=0)
+    run.run(quiet)
+    after = run.average.network.state_dict()
+    with torch.no_grad():
+        probabilities = torch.sigmoid(run.average.network.classifier(features[examples.validation]))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {key for key in before if key.startswith("classifier.")}
+    labels = examples.labels[examples.validation]
+    expected = np.mean([roc_auc(labels[:, k].numpy(), probabilities[:, k].numpy()) for k in range(len(LABELS))])
+    last = list(csv.DictReader((tmp_path / "training/epochs.csv").open()))[-1]
+    assert float(last["macro_auc"]) == pytest.approx(expected, abs=0.02)
+
+
 def test_a_training_begins_with_the_weights_it_is_given(labelled: Path, tmp_path: Path) -> None:
     examples = prepare(labelled, tmp_path, "cpu", quiet)
     settings = TrainingSettings.from_dict(RECIPE)

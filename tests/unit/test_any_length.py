@@ -26,9 +26,9 @@ METADATA = np.array([[60.0, 0.0]], np.float32)
 Score = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
-@pytest.fixture(scope="module", params=["xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0", "xlstm-ecg:1.2.0"])
+@pytest.fixture(scope="module", params=["xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0", "xlstm-ecg:1.3.0"])
 def model(request: pytest.FixtureRequest) -> Model:
-    """The second takes in patches of four samples, of which 7.37 seconds leave one over; the third has spans."""
+    """The second takes in patches of four samples, of which 7.37 seconds leave one over; the third has all there is."""
     return Registry(SHIPPED).find(request.param)
 
 
@@ -72,7 +72,7 @@ def test_every_way_gives_what_the_reference_gives(model: Model, ways: dict[str, 
     cleaned = reference.clean(signals, model.normalization)
     weights = model.weights()
     exact = in_float64(model.config, weights, cleaned, METADATA)
-    sizes = model.config.heads, model.config.patch, model.config.span
+    sizes = model.config.heads, model.config.patch, model.config.span, model.config.extremes
     expected = reference.probabilities(cleaned, METADATA, weights, *sizes)
     np.testing.assert_allclose(exact.probabilities, expected, atol=1e-9, rtol=0)
     for score in ways.values():

@@ -48,7 +48,8 @@ def add(registry: Registry, weights: golden.Weights, version: str = "1", name: s
 def test_what_ships_is_there_and_fits_together(registry: Registry) -> None:
     models = registry.available()
     assert [str(model) for model in models] == [
-        "xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0", "xlstm-ecg-leads:1.0.0", "xlstm-ecg:1.1.1", "xlstm-ecg:1.2.0"
+        "xlstm-ecg:1.0.0", "xlstm-ecg:1.1.0", "xlstm-ecg-leads:1.0.0", "xlstm-ecg:1.1.1", "xlstm-ecg:1.2.0",
+        "xlstm-ecg:1.3.0",
     ]  # fmt: skip
     published, *_, default = models
     assert registry.find(None) == default
@@ -405,7 +406,7 @@ def test_model_add_and_list(
     assert model.config == SMALL
     np.testing.assert_equal(model.weights(), weights)
     rows = json.loads(command("model", "list", "--json").stdout)
-    assert [f"{row['name']}:{row['version']}" for row in rows if row["default"]] == ["xlstm-ecg:1.2.0"]
+    assert [f"{row['name']}:{row['version']}" for row in rows if row["default"]] == ["xlstm-ecg:1.3.0"]
     assert rows[-1]["name"] == "new"
     assert command("model", "add", checkpoint, *named, status=1).stderr.count("\n") == 1
     assert "new:1.0" in command("model", "use", "new").stdout
