@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ecgbatch.cli import main
 from ecgbatch.models.scorer import Scorer
+from ecgbatch.models.training.start import WIDENED
 from ecgbatch.models.weights.registry import SHIPPED, Registry
 from ecgbatch.records.leads import LEADS
 from ecgbatch.records.synthetic import write_archive
@@ -28,14 +29,14 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scorer_that_sees(folder: Path, sight: dict[str, float]) -> Scorer:
-    """The default model with leads' columns of the embedding, the one place where leads come in, times a factor."""
+    """The default model with leads' columns of the embedding and of the extremes, where leads come in, times a factor."""
     model = Registry(SHIPPED).find(None)
-    weights = model.weights()
-    embedding = weights[EMBEDDING].copy()
+    weights = {key: weight.copy() for key, weight in model.weights().items()}
+    before = model.config.features_dim - 2 * len(LEADS)
     for lead, factor in sight.items():
-        embedding[:, LEADS.index(lead) :: len(LEADS)] *= factor
-    made = Registry(folder).add("seeing", "1", model.config, weights | {EMBEDDING: embedding}, model.normalization)
-    return Scorer(made)
+        weights[EMBEDDING][:, LEADS.index(lead) :: len(LEADS)] *= factor
+        weights[WIDENED][:, before + LEADS.index(lead) :: len(LEADS)] *= factor
+    return Scorer(Registry(folder).add("seeing", "1", model.config, weights, model.normalization))
 
 
 def noise(samples: int = 500) -> NDArray[np.float64]:

@@ -24,5 +24,5 @@ def test_no_more_records_are_scored_at_once_than_asked_for(wanted: int, most: in
     scorer._network = Watched()
     signals, metadata = np.zeros((201, 250, 12), np.float32), np.zeros((201, 2), np.float32)
     assert scorer.score(signals, metadata).shape == (201, 5)
-    assert scorer.embed(signals[:7], metadata[:7])[1].shape == (7, 288)
+    assert scorer.embed(signals[:7], metadata[:7])[1].shape == (7, 312)
     assert max(sizes) == most
