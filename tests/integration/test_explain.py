@@ -29,7 +29,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scorer_that_sees(folder: Path, sight: dict[str, float]) -> Scorer:
-    """The default model with leads' columns of the embedding and of the extremes, where leads come in, times a factor."""
+    """The default model with leads' columns times a factor: those of the embedding and of the extremes."""
     model = Registry(SHIPPED).find(None)
     weights = {key: weight.copy() for key, weight in model.weights().items()}
     before = model.config.features_dim - 2 * len(LEADS)
