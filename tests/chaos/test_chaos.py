@@ -101,15 +101,19 @@ def test_two_databases_on_one_redis_and_kills(tmp_path: Path, redis_url: str) ->
 
 
 @one_database
-def test_redis_killed_five_times(chaotic: Command, five_thousand: Path) -> None:
+def test_redis_and_its_connections_are_killed_in_turn(chaotic: Command, five_thousand: Path) -> None:
+    """Five times each, with chunks under way: the worker outlives all of it."""
     server = ValkeyServer(save="", appendonly="no")
     server.start()
     port = server.port
     chaotic.environment["ECGBATCH_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     chaotic("enqueue", five_thousand)
-    with workers(chaotic):
+    with workers(chaotic) as parent:
         for _ in range(5):
             before = scored(chaotic)
+            wait_until(lambda n=before: scored(chaotic) > n + 50, 90)  # type: ignore[misc]
+            with redis.Redis(port=port) as client:
+                wait_until(lambda: client.client_kill_filter(_type="normal", skipme=True) > 0)
             wait_until(lambda n=before: scored(chaotic) > n + 100, 90)  # type: ignore[misc]
             assert server._process is not None
             server._process.kill()
@@ -119,6 +123,7 @@ def test_redis_killed_five_times(chaotic: Command, five_thousand: Path) -> None:
             server.start()
         assert not finished(chaotic)
         chaotic("status", "--watch")
+        assert parent.poll() is None
     server.stop()
     compare(chaotic, five_thousand, 5000)
 
