@@ -116,7 +116,8 @@ class ParallelXLSTM(nn.Module):
         """As `forward`, before the classifier: (B, F), F = `NetworkConfig.features_dim`."""
         seen = [self.pooled(signal), self.metadata_net(metadata)]
         if self.config.extremes:
-            seen += self.extremes(signal)
+            whole = signal.shape[1] - signal.shape[1] % self.config.patch
+            seen += extremes(signal[:, :whole], self.config.extremes, self.maxima)
         return torch.cat(seen, dim=-1)
 
     def pooled(self, signal: Tensor) -> Tensor:
@@ -133,15 +134,6 @@ class ParallelXLSTM(nn.Module):
                 highest = torch.maximum(highest, x.amax(0))
             maxima = maxima + highest
         return torch.cat([total / len(patches), maxima / len(spans)], dim=-1)
-
-    def extremes(self, signal: Tensor) -> list[Tensor]:
-        """(B, T, 12) -> the largest and the smallest value of each lead, (B, 12) each: means of those of all windows.
-
-        Without them the network hardly knows how high a wave is: the embedding is normalised at every time step.
-        """
-        whole = signal.shape[1] - signal.shape[1] % self.config.patch
-        x, window = signal[:, :whole].transpose(0, 1), self.config.extremes
-        return [self.maxima(x, window), -self.maxima(-x, window)]
 
     def fused(self, patches: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """(T, B, 12 patch) -> the mean of the branches (T, B, D) and the state after it."""
@@ -170,6 +162,16 @@ def mean_of_maxima(x: Tensor, span: int) -> Tensor:
     last = max(x.shape[0] // span - 1, 0) * span
     maxima = x[:last].reshape(last // span, span, x.shape[1], x.shape[2]).amax(1)
     return torch.cat([maxima, x[last:].amax(0, keepdim=True)]).mean(0)
+
+
+def extremes(signal: Tensor, window: int, maxima: Callable[[Tensor, int], Tensor] = mean_of_maxima) -> list[Tensor]:
+    """(B, T, 12) -> the largest and the smallest value of each lead, (B, 12) each: means of those of all windows.
+
+    Without them the network hardly knows how high a wave is: the embedding is normalised at every time step. `maxima`
+    is `mean_of_maxima`, or what does the same.
+    """
+    x = signal.transpose(0, 1)
+    return [maxima(x, window), -maxima(-x, window)]
 
 
 def patched(signal: Tensor, patch: int) -> Tensor:

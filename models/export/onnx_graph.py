@@ -160,7 +160,7 @@ def mean_of_maxima(g: Graph, x: str, span: int) -> str:
 
 
 def extremes(g: Graph, config: NetworkConfig, x: str) -> list[str]:
-    """(T, B, 12) -> the largest and the smallest value of each lead, (B, 12) each; see `ParallelXLSTM.extremes`."""
+    """(T, B, 12) -> the largest and the smallest value of each lead, (B, 12) each; see `models.network.extremes`."""
     patch = g.constant([config.patch], np.int64)
     whole = g.slice(x, 0, g.op("Mul", g.op("Div", g.size(x, 0), patch), patch))
     lowest = mean_of_maxima(g, g.op("Neg", whole), config.extremes)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecgbatch.models.network import mean_of_maxima
+from ecgbatch.models.network import extremes
 from ecgbatch.models.training.examples import Examples
 from ecgbatch.models.training.recipe import TRAINING_FOLDS, VALIDATION_FOLD
 
 HIDDEN, DROPOUT = 64, 0.3
 EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 25, 64, 2e-3, 0.1
 SEEDS = 2
+AT_ONCE = 500  # records whose extremes are taken, for the sake of memory
 LEAST = 1e-4
 """A probability that stands for those below it, whose logits would outweigh all others."""
 
@@ -44,11 +45,8 @@ def corrected(said: Tensor, examples: Examples, window: int) -> Tensor:
 
 def _inputs(said: Tensor, examples: Examples, window: int) -> Tensor:
     """(R, K + S + 26): logits, age, sex and extremes, each scaled by its mean and deviation in folds 1 to 8."""
-    parts = [torch.logit(said, LEAST), examples.metadata]
-    for sign in (1, -1):
-        highest = [mean_of_maxima(sign * some.transpose(0, 1), window) for some in examples.signals.split(500)]
-        parts.append(sign * torch.cat(highest))
-    inputs = torch.cat(parts, dim=1)
+    reached = [torch.cat(extremes(some, window), dim=1) for some in examples.signals.split(AT_ONCE)]
+    inputs = torch.cat([torch.logit(said, LEAST), examples.metadata, torch.cat(reached)], dim=1)
     known = inputs[examples.folds != VALIDATION_FOLD]
     return (inputs - known.mean(0)) / (known.std(0) + 1e-6)
 
